@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * file.h - a host file, as asynchronous requests; engines at the bottom, filters above.
+ *
+ * An engine talks to the kernel through the loop.  A filter holds another file and
+ * passes requests on, changed or not: align (O_DIRECT for callers that keep no alignment),
+ * fault (make the n-th matching operation fail).  Nothing above can tell
+ * how deep the stack is.
+ *
+ *   IDLE --file_submit()--> in flight --done(req, err)--> IDLE
+ *
+ * The request's memory is the caller's; it is not touched between submit and
+ * done().  done() runs on the loop, never inside file_submit().
+ *
+ * Semantics that every layer keeps:
+ *   - READ past the end of the file gives zeros; a short read elsewhere is continued.
+ *   - WRITE is all or error; a short write is continued until the host says why.
+ *   - FDATASYNC covers every write whose done() ran before it was submitted.
+ *   - err is 0 or -errno, never a count.
+ */
+#ifndef FILE_FILE_H
+#define FILE_FILE_H
+
+#include "vmm/util/base.h"
+#include "vmm/util/fiber.h"
+#include "vmm/util/log.h"
+#include "vmm/util/loop.h"
+
+struct file;
+
+enum file_op {
+	FILE_READ,
+	FILE_WRITE,
+	FILE_FDATASYNC,
+	FILE_EXTEND,   /* fallocate: [off, off+len) exists and reads as zeros if never written; size grows */
+	FILE_PUNCH,    /* the range reads as zeros, space given back */
+	FILE_TRUNCATE, /* to off bytes */
+};
+
+struct file_req {
+	/* the caller's */
+	void (*done)(struct file_req *r, int err); /* 0 or -errno */
+	enum file_op op;
+	struct iovec *iov; /* READ, WRITE: host memory, total length == len; restored if it was changed */
+	int niov;
+	uint64_t off, len; /* bytes */
+	/* the layers' (engine: loop op, progress) */
+	union {
+		struct loop_op lop;
+		struct {
+			void *a, *b;
+			uint64_t x, y;
+		} layer;
+	};
+	struct iovec saved; /* engine: the element a partial transfer cut into */
+	int saved_at;
+	uint64_t moved;
+	struct file *file;
+	struct list link; /* free for whichever layer holds the request back */
+};
+
+/* What a layer provides.  size() is cheap: engines keep it up to date themselves. */
+struct file_ops {
+	const char *name;
+	void (*submit)(struct file *f, struct file_req *r);
+	uint64_t (*size)(struct file *f); /* bytes */
+	void (*close)(struct file *f);	  /* nothing in flight */
+};
+
+/* Host operations since open, kept by the engine; one writer (the loop), read by others racily. */
+struct file_stats {
+	uint64_t reads, writes, fdatasyncs, fallocates, truncates;
+	uint64_t read_bytes, written_bytes;
+};
+
+struct file {
+	const struct file_ops *ops;
+	struct loop *loop;
+	struct file *below;   /* filters */
+	uint32_t align_off;   /* offsets and lengths must be multiples of it; 1 for the page cache */
+	uint32_t align_mem;   /* memory addresses likewise */
+	bool readonly, is_block;
+	struct file_stats *stats; /* the engine's, shared by the filters on it */
+};
+
+#define FILE_RDONLY  (0u)
+#define FILE_RDWR    (1u << 0)
+#define FILE_DIRECT  (1u << 1) /* O_DIRECT; -EINVAL with words if the host's file system refuses */
+#define FILE_NOLOCK  (1u << 2) /* take no image lock (tests; -U for readers) */
+#define FILE_CREATE  (1u << 3) /* O_CREAT|O_TRUNC, after the lock is had */
+
+/*
+ * Opens a regular file or block device with the engine of the loop, takes the image
+ * lock (see lock.h), and puts the align filter on top where O_DIRECT needs it, so that callers
+ * may ignore alignment (keeping to it is faster).  0, or -errno with words.
+ */
+must_check int file_open(struct loop *l, const char *path, unsigned flags, struct file **out,
+	struct why *why);
+void file_close(struct file *f); /* nothing in flight; closes the whole stack */
+
+static inline void file_submit(struct file *f, struct file_req *r)
+{
+	f->ops->submit(f, r);
+}
+
+static inline uint64_t file_size(struct file *f)
+{
+	return f->ops->size(f);
+}
+
+/* The same in a fiber: suspends until done.  0 or -errno. */
+must_check int file_pread(struct file *f, void *buf, uint64_t len, uint64_t off);
+must_check int file_pwrite(struct file *f, const void *buf, uint64_t len, uint64_t off);
+must_check int file_preadv(struct file *f, struct iovec *iov, int niov, uint64_t off);
+must_check int file_pwritev(struct file *f, struct iovec *iov, int niov, uint64_t off);
+must_check int file_fdatasync(struct file *f);
+must_check int file_extend(struct file *f, uint64_t off, uint64_t len);
+must_check int file_punch(struct file *f, uint64_t off, uint64_t len);
+must_check int file_truncate(struct file *f, uint64_t size);
+
+uint64_t iov_bytes(const struct iovec *iov, int niov);
+/* Memory for metadata and bounce buffers: page aligned, zeroed; free with free(). */
+void *file_buf(uint64_t len);
+
+#endif

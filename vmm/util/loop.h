@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * loop.h - one thread's event loop: host I/O, descriptors, messages, timers.
+ *
+ * A drive belongs to one thread, and that thread runs one loop.  The loop sits on
+ * io_uring; where that is not permitted (containers), a small thread pool and
+ * epoll take its place and nothing above can tell.
+ *
+ * One turn: completions, messages and ready descriptors are handled and fibers
+ * run until none can; then the deferred work runs (interrupts, group commits);
+ * then everything submitted in this turn enters the kernel with one system call.
+ * The loop never blocks while anything of that is left.
+ *
+ * Every function is for the loop's own thread, except loop_post() and loop_stop().
+ * Callbacks run on the loop, outside any fiber, never inside the call that
+ * asked for them.
+ */
+#ifndef UTIL_LOOP_H
+#define UTIL_LOOP_H
+
+#include <sys/types.h>
+#include <sys/uio.h>
+#include "vmm/util/base.h"
+#include "vmm/util/list.h"
+
+struct loop;
+
+enum loop_aio { LOOP_AIO_AUTO, LOOP_AIO_URING, LOOP_AIO_THREADS };
+
+/* AUTO falls back to threads and says so once (log_info).  0 or -errno. */
+must_check int loop_new(enum loop_aio aio, struct loop **out);
+/* Nothing may be in flight any more; asserts it. */
+void loop_free(struct loop *l);
+enum loop_aio loop_aio(const struct loop *l); /* what it really is: URING or THREADS */
+
+/* One turn; with wait, sleeps until there is something to do.  0 or -errno of the ring itself. */
+must_check int loop_turn(struct loop *l, bool wait);
+/* Turns until loop_stop(). */
+must_check int loop_run(struct loop *l);
+void loop_stop(struct loop *l); /* any thread; also from a signal handler */
+
+/*
+ * Host I/O, asynchronous.  op belongs to the caller and must stay until done() is
+ * called with res = bytes moved, 0, or -errno, just as the system call would.
+ * iov must stay too.  A full ring is not the caller's problem: ops wait their turn.
+ * READ and WRITE of the page cache are tried inline where the kernel would
+ * only hand them to a worker thread; done() still comes later in the turn.
+ */
+enum loop_opcode {
+	LOOP_READV,
+	LOOP_WRITEV,
+	LOOP_FDATASYNC,
+	LOOP_FALLOCATE, /* mode, off, len: fallocate(2) */
+	LOOP_FTRUNCATE, /* len */
+};
+
+struct loop_op {
+	/* the caller's */
+	void (*done)(struct loop_op *op, int64_t res);
+	enum loop_opcode code;
+	int fd;
+	int mode;    /* LOOP_FALLOCATE */
+	bool direct; /* fd is O_DIRECT: never try inline */
+	struct iovec *iov;
+	int niov;
+	uint64_t off, len; /* bytes */
+	/* the loop's */
+	struct list link;
+	int64_t res;
+};
+
+void loop_submit(struct loop *l, struct loop_op *op);
+
+/* A message from any thread: fn runs once on the loop; m must stay until then. */
+struct loop_msg {
+	void (*fn)(struct loop_msg *m);
+	struct loop_msg *next;
+};
+void loop_post(struct loop *l, struct loop_msg *m); /* any thread */
+
+/* Work for the end of this turn, before the loop submits; queueing it twice queues it once. */
+struct loop_work {
+	void (*fn)(struct loop_work *w);
+	struct list link; /* init with loop_work_init() */
+	bool queued;
+};
+void loop_work_init(struct loop_work *w, void (*fn)(struct loop_work *w));
+void loop_defer(struct loop *l, struct loop_work *w);
+void loop_undefer(struct loop_work *w);
+
+/* fn runs whenever fd is readable.  An eventfd is drained by the loop before fn runs. */
+struct loop_poll {
+	void (*fn)(struct loop_poll *p);
+	int fd;
+	bool eventfd; /* drain 8 bytes per wake-up */
+	bool armed;
+	void *priv; /* the loop's */
+};
+must_check int loop_poll_add(struct loop *l, struct loop_poll *p);
+/* After it returns fn will not run and p is free. */
+void loop_poll_del(struct loop *l, struct loop_poll *p);
+
+/* One shot; at is CLOCK_MONOTONIC in nanoseconds. */
+struct loop_timer {
+	void (*fn)(struct loop_timer *t);
+	uint64_t at_ns;
+	struct list link;
+	bool armed;
+};
+void loop_timer_set(struct loop *l, struct loop_timer *t, uint64_t at_ns);
+void loop_timer_cancel(struct loop *l, struct loop_timer *t);
+uint64_t loop_now_ns(void);
+
+/* System calls made by this loop so far (enters, inline reads and writes, pool work): for the benchmarks. */
+uint64_t loop_syscalls(const struct loop *l);
+
+#endif
