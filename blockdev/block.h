@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * block.h - all that a device, a tool or a test may know about a disk.
+ *
+ * A disk is a guest-visible array of bytes with a write cache.  It belongs to one
+ * loop, and everything here is called on that loop's thread except where it says
+ * otherwise.  This layer owns the write-cache contract: WCE, FUA and FLUSH are decided
+ * here, and formats below never ask which mode they are in.
+ *
+ *   IDLE --disk_submit()--> QUEUED/RUNNING --done(r, err)--> IDLE
+ *
+ * A request's memory is the caller's always, and must not be touched between submit
+ * and done().  done() runs on the loop, never inside disk_submit().
+ */
+#ifndef BLOCKDEV_BLOCK_H
+#define BLOCKDEV_BLOCK_H
+
+#include <sys/uio.h>
+#include "vmm/util/base.h"
+#include "vmm/util/fiber.h"
+#include "vmm/util/list.h"
+#include "vmm/util/log.h"
+#include "vmm/util/loop.h"
+
+struct disk;
+
+/* cache= on the command line; design: table of modes. */
+enum cache_mode { CACHE_WRITEBACK, CACHE_NONE, CACHE_WRITETHROUGH, CACHE_DIRECTSYNC, CACHE_UNSAFE };
+/* 0 or -EINVAL. */
+must_check int cache_mode_parse(const char *name, enum cache_mode *out);
+const char *cache_mode_name(enum cache_mode m);
+extern const char *const cache_mode_names[]; /* NULL-terminated, in enum order */
+
+struct disk_opts {
+	const char *path;
+	const char *format; /* "raw", "qcow2" or NULL: probed, raw with a warning */
+	enum cache_mode cache;
+	bool readonly;
+	bool nolock;		 /* read an image that somebody else writes */
+	uint64_t l2_cache_bytes; /* 0: automatic */
+	uint64_t refcount_cache_bytes;
+};
+
+/* 0, or -errno with words (path not included).  Turns the loop until the image is open. */
+must_check int disk_open(struct loop *l, const struct disk_opts *o, struct disk **out,
+	struct why *why);
+/* Same on a file that the caller made (tests, filters); takes the file over, also on error. */
+struct file;
+must_check int disk_open_file(struct file *f, const struct disk_opts *o, struct disk **out,
+	struct why *why);
+/*
+ * Waits for what is in flight, makes everything durable, marks the image clean, closes.
+ * Frees d in any case; -errno if the image could not be left clean (say so to the user).
+ */
+must_check int disk_close(struct disk *d, struct why *why);
+/* Drops everything without another host write: what a power cut of the process leaves.  For tests. */
+void disk_abandon(struct disk *d);
+
+uint64_t disk_size(const struct disk *d); /* bytes */
+uint32_t disk_block_size(const struct disk *d);	   /* bytes: what the host prefers for alignment */
+uint32_t disk_cluster_size(const struct disk *d);  /* bytes; 0: the format has none */
+const char *disk_format(const struct disk *d);
+const char *disk_path(const struct disk *d);
+bool disk_readonly(const struct disk *d);
+enum cache_mode disk_cache_mode(const struct disk *d);
+
+enum blk_op { BLK_READ, BLK_WRITE, BLK_FLUSH };
+#define BLK_FUA (1u << 0) /* a write: acknowledged means durable */
+/* The driver knows no flush: whatever the cache bit, acknowledged means durable. */
+#define BLK_WRITETHROUGH BLK_FUA
+
+struct blk_req {
+	/* the caller's */
+	void (*done)(struct blk_req *r, int err); /* 0 or -errno */
+	enum blk_op op;
+	unsigned flags;
+	struct iovec *iov; /* host memory, already checked; total length == len */
+	int niov;
+	uint64_t off, len; /* bytes; any alignment */
+	/* block.c's and the format's */
+	struct disk *disk;
+	struct list link;
+	struct fiber_start start;
+	uint64_t t_start_ns, seq;
+	int err;
+	void *priv;
+};
+
+void disk_submit(struct disk *d, struct blk_req *r);
+/* Suspends (in a fiber) or turns the loop (outside) until nothing is in flight. */
+void disk_drain(struct disk *d);
+
+/* The guest-visible cache bit.  Readable from any thread. */
+bool disk_wce(const struct disk *d);
+/*
+ * Changes it.  Going off, everything acknowledged so far is durable before the bit reads as
+ * off and done() runs.  -EPERM in mode unsafe (the bit stays on), -errno of a failed flush
+ * (the bit stays on).
+ */
+struct wce_change {
+	void (*done)(struct wce_change *c, int err);
+	bool enable;
+	struct disk *disk;
+	struct list link;
+	struct fiber_start start;
+};
+void disk_set_wce(struct disk *d, struct wce_change *c);
+bool disk_wce_default(const struct disk *d); /* at power-on */
+
+/* In a fiber: one request, waited for.  0 or -errno. */
+must_check int disk_pread(struct disk *d, void *buf, uint64_t len, uint64_t off);
+must_check int disk_pwrite(struct disk *d, const void *buf, uint64_t len, uint64_t off,
+	unsigned flags);
+must_check int disk_flush(struct disk *d);
+
+/* Latency histogram: bucket i counts requests that took [2^i, 2^(i+1)) microseconds; 0 also less. */
+#define DISK_HIST 24
+struct disk_stats {
+	uint64_t reads, writes, flushes;	  /* the guest's, completed */
+	uint64_t read_bytes, write_bytes, failed; /* failed: of any kind */
+	uint64_t wce_changes;
+	uint64_t host_reads, host_writes, host_fdatasyncs, host_fallocates;
+	uint64_t host_read_bytes;
+	uint64_t data_bytes, metadata_bytes; /* written to the host file */
+	uint64_t write_us[DISK_HIST], flush_us[DISK_HIST];
+};
+/* A copy; any thread (each figure is exact, together they may be a moment apart). */
+void disk_stats_get(const struct disk *d, struct disk_stats *out);
+
+#endif

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * format.h - what an image format provides to the generic layer (block.c).
+ *
+ * A format knows guest ranges and host ranges.  It does not know cache modes: it has
+ * write and flush, and block.c calls flush when durability is owed.
+ */
+#ifndef BLOCKDEV_FORMAT_H
+#define BLOCKDEV_FORMAT_H
+
+#include "blockdev/block.h"
+#include "blockdev/file/file.h"
+
+struct format {
+	const struct format_ops *ops;
+	struct file *file; /* owned by the format once open succeeded */
+	uint64_t size;	   /* bytes the guest sees */
+	uint32_t cluster_size;
+	bool readonly;
+	uint64_t metadata_bytes; /* written so far, of the file's written bytes */
+};
+
+struct format_ops {
+	const char *name;
+	/* 0..100: how sure are we, from the first bytes of the file? */
+	int (*probe)(const uint8_t *head, size_t len);
+	/* In a fiber.  Takes f over on success only.  0, or -errno with words. */
+	int (*open)(struct file *f, const struct disk_opts *o, struct format **out, struct why *why);
+	/*
+	 * In a fiber; nothing in flight.  Writes back, makes durable and marks clean; frees fmt and
+	 * closes the file in any case.
+	 */
+	int (*close)(struct format *fmt, struct why *why);
+	/* Frees fmt and closes the file without writing. */
+	void (*abandon)(struct format *fmt);
+	/*
+	 * On the loop, no fiber: takes the request if it maps to one host operation, without
+	 * waiting; r->done path is disk_done().  false: call read or write in a fiber.
+	 */
+	bool (*try_submit)(struct format *fmt, struct blk_req *r);
+	/* In a fiber; the range is inside the disk.  0 or -errno. */
+	int (*read)(struct format *fmt, struct iovec *iov, int niov, uint64_t off, uint64_t len);
+	int (*write)(struct format *fmt, struct iovec *iov, int niov, uint64_t off, uint64_t len);
+	/*
+	 * In a fiber: every write that had returned before the call is durable with its
+	 * metadata when it returns 0.  Not run twice at once by block.c.
+	 */
+	int (*flush)(struct format *fmt);
+};
+
+extern const struct format_ops raw_format, qcow2_format;
+
+/* Completion of a request that try_submit took. */
+void disk_done(struct blk_req *r, int err);
+
+#endif
