@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * format.h - qcow2 as it lies on disk, and the header in host order.
+ *
+ * Source: QEMU's docs/interop/qcow2 specification.  All integers are big-endian.
+ */
+#ifndef QCOW2_FORMAT_H
+#define QCOW2_FORMAT_H
+
+#include "blockdev/file/file.h"
+#include "vmm/util/base.h"
+#include "vmm/util/bytes.h"
+#include "vmm/util/log.h"
+
+#define QCOW2_MAGIC		0x514649fbU /* "QFI\xfb" */
+#define QCOW2_CLUSTER_BITS_MIN	9
+#define QCOW2_CLUSTER_BITS_MAX	21
+/* 4 Mi entries: 2 EiB at 2 MiB clusters, 2 TiB at 64 KiB would need 32 Ki; a bigger table is an attack. */
+#define QCOW2_L1_BYTES_MAX	(32u * MiB)
+#define QCOW2_REFTABLE_BYTES_MAX (8u * MiB)
+
+/* Bytes 0..71 of every image, then 72..103 of version 3. */
+struct qcow2_disk_header {
+	be32_t magic, version;
+	be64_t backing_offset;
+	be32_t backing_size, cluster_bits;
+	be64_t size;
+	be32_t crypt_method, l1_size;
+	be64_t l1_offset, reftable_offset;
+	be32_t reftable_clusters, nb_snapshots;
+	be64_t snapshots_offset;
+	/* version 3 */
+	be64_t incompatible, compatible, autoclear;
+	be32_t refcount_order, header_length;
+	uint8_t compression_type;
+	uint8_t pad[7];
+};
+static_assert(sizeof(struct qcow2_disk_header) == 112, "qcow2 spec: header");
+static_assert(offsetof(struct qcow2_disk_header, incompatible) == 72, "qcow2 spec: version 3 tail");
+static_assert(offsetof(struct qcow2_disk_header, header_length) == 100, "qcow2 spec: header_length");
+
+#define QCOW2_V2_HEADER_BYTES 72
+#define QCOW2_V3_HEADER_BYTES 104
+
+/* Incompatible features: an opener that does not know a bit must refuse. */
+#define QCOW2_INCOMPAT_DIRTY	   (1ULL << 0)
+#define QCOW2_INCOMPAT_CORRUPT	   (1ULL << 1)
+#define QCOW2_INCOMPAT_DATA_FILE   (1ULL << 2)
+#define QCOW2_INCOMPAT_COMPRESSION (1ULL << 3)
+#define QCOW2_INCOMPAT_EXTL2	   (1ULL << 4)
+#define QCOW2_COMPAT_LAZY_REFCOUNTS (1ULL << 0)
+#define QCOW2_AUTOCLEAR_BITMAPS	   (1ULL << 0)
+#define QCOW2_AUTOCLEAR_DATA_RAW   (1ULL << 1)
+
+/* L1 and L2 entries. */
+#define QCOW2_OFLAG_COPIED     (1ULL << 63) /* refcount is exactly one: write in place */
+#define QCOW2_OFLAG_COMPRESSED (1ULL << 62)
+#define QCOW2_OFLAG_ZERO       (1ULL << 0)  /* L2, version 3: reads as zeros */
+#define QCOW2_OFFSET_MASK      0x00fffffffffffe00ULL
+#define QCOW2_L1_RESERVED      0x7f000000000001ffULL
+#define QCOW2_L2_RESERVED      0x3f000000000001feULL
+#define QCOW2_REFTABLE_RESERVED 0x00000000000001ffULL
+
+/* Header extensions. */
+#define QCOW2_EXT_END	       0x00000000U
+#define QCOW2_EXT_BACKING_FMT  0xe2792acaU
+#define QCOW2_EXT_FEATURES     0x6803f857U
+#define QCOW2_EXT_BITMAPS      0x23852875U
+#define QCOW2_EXT_CRYPTO       0x0537be77U
+#define QCOW2_EXT_DATA_FILE    0x44415441U
+
+/* The header in host order, checked. */
+struct qcow2_header {
+	uint32_t version, cluster_bits, cluster_size;
+	uint64_t size; /* bytes the guest sees */
+	uint32_t l1_size; /* entries */
+	uint64_t l1_offset, reftable_offset;
+	uint32_t reftable_clusters;
+	uint32_t nb_snapshots, crypt_method;
+	uint64_t snapshots_offset;
+	uint64_t incompatible, compatible, autoclear;
+	uint32_t refcount_order, refcount_bits, header_length;
+	uint8_t compression_type;
+	char backing_file[1024], backing_format[16];
+	char unknown_feature[48]; /* name of the first unknown incompatible bit, "" if none */
+};
+
+/* Geometry. */
+static inline uint32_t qcow2_l2_entries(const struct qcow2_header *h)
+{
+	return h->cluster_size / 8; /* extended L2 entries are refused so far */
+}
+
+static inline uint32_t qcow2_refblock_entries(const struct qcow2_header *h)
+{
+	return (h->cluster_size * 8ULL) >> h->refcount_order;
+}
+
+/* L1 entries that a disk of this size needs. */
+uint64_t qcow2_l1_needed(uint64_t size, uint32_t cluster_bits);
+
+/*
+ * In a fiber.  Reads and checks the header against the spec and the limits above, and the
+ * extensions that matter.  0, -EMEDIUMTYPE (not qcow2), -ENOTSUP (version), or
+ * -EINVAL (broken), with words.  Unknown or unbuilt features do not fail here.
+ */
+must_check int qcow2_header_read(struct file *f, struct qcow2_header *h, struct why *why);
+/* 0, or -ENOTSUP with the name of the first feature that this build cannot read or write. */
+must_check int qcow2_header_supported(const struct qcow2_header *h, bool writable, struct why *why);
+/*
+ * In a fiber: rewrites the fixed fields in place (one write of the first sector, extensions
+ * kept).  Not durable yet.
+ */
+must_check int qcow2_header_write(struct file *f, const struct qcow2_header *h);
+
+/* Refcount i of a refcount block of the given order (bits = 1 << order), any order 0..6. */
+uint64_t qcow2_refcount_get(const void *block, uint32_t i, uint32_t order);
+void qcow2_refcount_set(void *block, uint32_t i, uint32_t order, uint64_t value);
+
+/* Creation: as qemu-img lays a new image out (header, refcount table, first block, L1). */
+struct qcow2_create_opts {
+	uint64_t size; /* bytes */
+	uint32_t cluster_size; /* 0: 64 KiB */
+	uint32_t refcount_bits; /* 0: 16 */
+	uint32_t version; /* 0: 3 */
+	bool lazy_refcounts;
+};
+/* In a fiber, on an empty file: writes the image and makes it durable. */
+must_check int qcow2_create(struct file *f, const struct qcow2_create_opts *o, struct why *why);
+
+/* Check and repair. */
+#define QCOW2_FIX_LEAKS	 (1u << 0)
+#define QCOW2_FIX_ERRORS (1u << 1)
+struct qcow2_check {
+	uint64_t corruptions, leaks, check_errors;
+	uint64_t corruptions_fixed, leaks_fixed;
+	uint64_t allocated_clusters, total_clusters, compressed_clusters, fragmented_clusters;
+	uint64_t image_end_offset; /* bytes */
+	/* One line per finding, as qemu-img words them; NULL: silent. */
+	void (*report)(void *arg, const char *line);
+	void *report_arg;
+	bool refcounts_rebuilt;
+};
+/*
+ * In a fiber, on a file that nobody else uses.  Linear passes over whole tables; memory is the
+ * refcount array (2 bytes a cluster) and one table.  With fix, repairs under the
+ * dirty bit: a cut anywhere leaves something that the next repair finishes.
+ * 0 if the check ran (see the counts), or -errno.
+ */
+must_check int qcow2_check(struct file *f, unsigned fix, struct qcow2_check *res, struct why *why);
+
+#endif
