@@ -23,6 +23,7 @@
 #include "vmm/util/loop.h"
 
 struct disk;
+struct disk_stats;
 
 /* cache= on the command line; design: table of modes. */
 enum cache_mode { CACHE_WRITEBACK, CACHE_NONE, CACHE_WRITETHROUGH, CACHE_DIRECTSYNC, CACHE_UNSAFE };
@@ -53,6 +54,8 @@ must_check int disk_open_file(struct file *f, const struct disk_opts *o, struct 
  * Frees d in any case; -errno if the image could not be left clean (say so to the user).
  */
 must_check int disk_close(struct disk *d, struct why *why);
+/* The same; out (not NULL) gets the figures including what closing itself cost. */
+must_check int disk_close_stats(struct disk *d, struct disk_stats *out, struct why *why);
 /* Drops everything without another host write: what a power cut of the process leaves.  For tests. */
 void disk_abandon(struct disk *d);
 
@@ -69,6 +72,8 @@ enum blk_op { BLK_READ, BLK_WRITE, BLK_FLUSH };
 /* The driver knows no flush: whatever the cache bit, acknowledged means durable. */
 #define BLK_WRITETHROUGH BLK_FUA
 
+#define BLK_REQ_ROOM 32
+
 struct blk_req {
 	/* the caller's */
 	void (*done)(struct blk_req *r, int err); /* 0 or -errno */
@@ -77,17 +82,18 @@ struct blk_req {
 	struct iovec *iov; /* host memory, already checked; total length == len */
 	int niov;
 	uint64_t off, len; /* bytes; any alignment */
-	/* block.c's and the format's */
+	/* block.c's */
 	struct disk *disk;
 	struct list link;
 	struct fiber_start start;
 	uint64_t t_start_ns, seq;
 	int err;
-	void *priv;
+	bool durable; /* must be durable before done() */
+	uint64_t room[BLK_REQ_ROOM]; /* the one host operation of a mapped request */
 };
 
 void disk_submit(struct disk *d, struct blk_req *r);
-/* Suspends (in a fiber) or turns the loop (outside) until nothing is in flight. */
+/* Until nothing is in flight: suspends in a fiber; elsewhere turns the loop, so not in a callback. */
 void disk_drain(struct disk *d);
 
 /* The guest-visible cache bit.  Readable from any thread. */
@@ -100,9 +106,11 @@ bool disk_wce(const struct disk *d);
 struct wce_change {
 	void (*done)(struct wce_change *c, int err);
 	bool enable;
+	/* block.c's */
 	struct disk *disk;
 	struct list link;
-	struct fiber_start start;
+	struct loop_msg msg;
+	bool in_round;
 };
 void disk_set_wce(struct disk *d, struct wce_change *c);
 bool disk_wce_default(const struct disk *d); /* at power-on */

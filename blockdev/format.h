@@ -10,10 +10,12 @@
 
 #include "blockdev/block.h"
 #include "blockdev/file/file.h"
+#include "blockdev/sync.h"
 
 struct format {
 	const struct format_ops *ops;
 	struct file *file; /* owned by the format once open succeeded */
+	struct sync sync;  /* every host write of the format is noted here */
 	uint64_t size;	   /* bytes the guest sees */
 	uint32_t cluster_size;
 	bool readonly;
@@ -26,16 +28,13 @@ struct format_ops {
 	int (*probe)(const uint8_t *head, size_t len);
 	/* In a fiber.  Takes f over on success only.  0, or -errno with words. */
 	int (*open)(struct file *f, const struct disk_opts *o, struct format **out, struct why *why);
-	/*
-	 * In a fiber; nothing in flight.  Writes back, makes durable and marks clean; frees fmt and
-	 * closes the file in any case.
-	 */
+	/* In a fiber; nothing in flight.  Writes back, makes durable and marks clean. */
 	int (*close)(struct format *fmt, struct why *why);
-	/* Frees fmt and closes the file without writing. */
-	void (*abandon)(struct format *fmt);
+	/* Frees fmt and closes the file without another host write; after close, or instead of it. */
+	void (*free)(struct format *fmt);
 	/*
-	 * On the loop, no fiber: takes the request if it maps to one host operation, without
-	 * waiting; r->done path is disk_done().  false: call read or write in a fiber.
+	 * On the loop, no fiber: takes the request if it maps to one host operation (then it
+	 * calls format_submit()), or to none (format_zeros()).  false: call read or write in a fiber.
 	 */
 	bool (*try_submit)(struct format *fmt, struct blk_req *r);
 	/* In a fiber; the range is inside the disk.  0 or -errno. */
@@ -50,7 +49,9 @@ struct format_ops {
 
 extern const struct format_ops raw_format, qcow2_format;
 
-/* Completion of a request that try_submit took. */
-void disk_done(struct blk_req *r, int err);
+/* For try_submit: the whole request as one host operation at host_off. */
+void format_submit(struct format *fmt, struct blk_req *r, uint64_t host_off);
+/* For try_submit: a read of nothing but zeros. */
+void format_zeros(struct format *fmt, struct blk_req *r);
 
 #endif

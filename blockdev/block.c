@@ -1,0 +1,395 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * block.c - the generic layer: the write-cache contract, for every format.
+ *
+ * A request goes to its format at once if it maps to a single host operation, else it
+ * runs in a fiber.  When a write completes, this layer decides whether it may be
+ * acknowledged or must first be durable:
+ *
+ *   durable is owed if the cache bit was off when the write was submitted, or is off (or
+ *   going off) when it completes, or the request carries FUA.
+ *
+ * Group commit: those who wait for durability gather in one list.  One fiber
+ * takes the whole list, has the format flushed once, and acknowledges them all; who comes
+ * while it runs waits for the next round.  The round starts at the end of the
+ * loop's turn, so that everything that completed in it shares the flush.
+ * A flush with nothing acknowledged since the last commit costs nothing.
+ *
+ * Numbers: acked counts writes that completed; committed says up to which of them
+ * all is durable.
+ *
+ * Not here: opening and closing (disk.c), what a flush must order (the formats).
+ */
+#include <string.h>
+#include "blockdev/block_int.h"
+
+static_assert(sizeof(struct file_req) <= BLK_REQ_ROOM * sizeof(uint64_t), "room for a file_req");
+
+static void commit_kick(struct disk *d);
+
+static void hist_add(uint64_t *hist, uint64_t start_ns)
+{
+	uint64_t us = (loop_now_ns() - start_ns) / 1000;
+	unsigned i = us ? 63 - (unsigned)__builtin_clzll(us) : 0;
+
+	hist[i < DISK_HIST ? i : DISK_HIST - 1]++;
+}
+
+static void count_done(struct disk *d, const struct blk_req *r, int err)
+{
+	struct disk_stats *s = &d->stats;
+
+	if (err) {
+		s->failed++;
+		return;
+	}
+	switch (r->op) {
+	case BLK_READ:
+		s->reads++;
+		s->read_bytes += r->len;
+		break;
+	case BLK_WRITE:
+		s->writes++;
+		s->write_bytes += r->len;
+		hist_add(s->write_us, r->t_start_ns);
+		break;
+	case BLK_FLUSH:
+		s->flushes++;
+		hist_add(s->flush_us, r->t_start_ns);
+		break;
+	}
+}
+
+static void in_flight_drop(struct disk *d)
+{
+	assert(d->in_flight > 0);
+	if (--d->in_flight == 0)
+		fiber_queue_wake_all(&d->idle);
+}
+
+/* The end of a request; on the loop, never inside disk_submit(). */
+static void acknowledge(struct blk_req *r, int err)
+{
+	struct disk *d = r->disk;
+
+	count_done(d, r, err);
+	in_flight_drop(d);
+	r->done(r, err);
+}
+
+static void finished_work(struct loop_work *w)
+{
+	struct disk *d = container_of(w, struct disk, finished_work);
+	struct list *n;
+
+	while ((n = list_pop(&d->finished)) != NULL) {
+		struct blk_req *r = list_entry(n, struct blk_req, link);
+
+		acknowledge(r, r->err);
+	}
+}
+
+/* acknowledge() later in this turn: for ends that are known inside disk_submit(). */
+static void acknowledge_later(struct blk_req *r, int err)
+{
+	r->err = err;
+	list_add_tail(&r->disk->finished, &r->link);
+	loop_defer(r->disk->loop, &r->disk->finished_work);
+}
+
+/* ---- completion of reads and writes ---- */
+
+static bool owes_durability(const struct disk *d, const struct blk_req *r)
+{
+	if (d->mode == CACHE_UNSAFE)
+		return false;
+	return r->durable || !disk_wce(d) || !list_empty(&d->wce_waiting);
+}
+
+/* The format is done with r.  On the loop or in r's own fiber. */
+static void format_done(struct blk_req *r, int err)
+{
+	struct disk *d = r->disk;
+
+	if (err || r->op != BLK_WRITE) {
+		acknowledge(r, err);
+		return;
+	}
+	r->seq = ++d->acked;
+	if (!owes_durability(d, r)) {
+		acknowledge(r, 0);
+		return;
+	}
+	list_add_tail(&d->waiting, &r->link);
+	commit_kick(d);
+}
+
+static void mapped_done(struct file_req *fr, int err)
+{
+	struct blk_req *r = container_of(fr, struct blk_req, room);
+
+	if (r->op == BLK_WRITE && !err)
+		sync_note(&r->disk->fmt->sync);
+	format_done(r, err);
+}
+
+void format_submit(struct format *fmt, struct blk_req *r, uint64_t host_off)
+{
+	struct file_req *fr = (struct file_req *)(void *)r->room;
+
+	memset(fr, 0, sizeof(*fr));
+	fr->done = mapped_done;
+	fr->op = r->op == BLK_READ ? FILE_READ : FILE_WRITE;
+	fr->iov = r->iov;
+	fr->niov = r->niov;
+	fr->off = host_off;
+	fr->len = r->len;
+	file_submit(fmt->file, fr);
+}
+
+void format_zeros(struct format *fmt, struct blk_req *r)
+{
+	for (int i = 0; i < r->niov; i++)
+		memset(r->iov[i].iov_base, 0, r->iov[i].iov_len);
+	acknowledge_later(r, 0);
+}
+
+static void rw_fiber(struct fiber_start *s)
+{
+	struct blk_req *r = container_of(s, struct blk_req, start);
+	struct format *fmt = r->disk->fmt;
+	int err;
+
+	if (r->op == BLK_READ)
+		err = fmt->ops->read(fmt, r->iov, r->niov, r->off, r->len);
+	else
+		err = fmt->ops->write(fmt, r->iov, r->niov, r->off, r->len);
+	format_done(r, err);
+}
+
+/* ---- commit ---- */
+
+static bool all_committed(const struct disk *d)
+{
+	return d->committed == d->acked;
+}
+
+/* Everything acknowledged (or about to be) up to here becomes durable.  In the commit fiber. */
+static int commit_round(struct disk *d)
+{
+	uint64_t upto = d->acked;
+	int err;
+
+	if (all_committed(d) && !d->fmt->sync.err)
+		return 0;
+	err = d->fmt->ops->flush(d->fmt);
+	if (!err)
+		d->committed = upto;
+	return err;
+}
+
+static void wce_settle(struct disk *d, struct wce_change *c, int err)
+{
+	if (!err) {
+		__atomic_store_n(&d->wce, c->enable, __ATOMIC_RELEASE);
+		d->stats.wce_changes++;
+	}
+	in_flight_drop(d);
+	c->done(c, err);
+}
+
+static void commit_fiber(struct fiber_start *s)
+{
+	struct disk *d = container_of(s, struct disk, commit_start);
+
+	while (!list_empty(&d->waiting) || !list_empty(&d->wce_waiting)) {
+		struct list reqs, changes, *n;
+		int err;
+
+		list_init(&reqs);
+		list_splice_tail(&reqs, &d->waiting);
+		/*
+		 * Changes to "off" stay listed while the round runs, so that writes which
+		 * complete meanwhile know that the bit is about to be off.
+		 */
+		list_init(&changes);
+		for (n = d->wce_waiting.next; n != &d->wce_waiting; n = n->next)
+			list_entry(n, struct wce_change, link)->in_round = true;
+		err = commit_round(d);
+		while (!list_empty(&d->wce_waiting)) {
+			struct wce_change *c =
+				list_first(&d->wce_waiting, struct wce_change, link);
+
+			if (!c->in_round)
+				break;
+			list_del(&c->link);
+			wce_settle(d, c, err);
+		}
+		while ((n = list_pop(&reqs)) != NULL)
+			acknowledge(list_entry(n, struct blk_req, link), err);
+	}
+	d->commit_running = false;
+}
+
+static void commit_work(struct loop_work *w)
+{
+	struct disk *d = container_of(w, struct disk, commit_work);
+
+	if (d->commit_running)
+		return;
+	d->commit_running = true;
+	fiber_start(d->loop, &d->commit_start);
+}
+
+static void commit_kick(struct disk *d)
+{
+	if (!d->commit_running)
+		loop_defer(d->loop, &d->commit_work);
+}
+
+/* ---- submission ---- */
+
+static int refuse(const struct disk *d, const struct blk_req *r)
+{
+	if (r->op == BLK_FLUSH)
+		return 0;
+	if (!range_within(r->off, r->len, d->fmt->size))
+		return -EINVAL;
+	if (r->op == BLK_WRITE && d->readonly)
+		return -EROFS;
+	if (r->op == BLK_WRITE && d->fmt->sync.err)
+		return d->fmt->sync.err;
+	return 0;
+}
+
+static void submit_flush(struct disk *d, struct blk_req *r)
+{
+	if (d->mode == CACHE_UNSAFE || (all_committed(d) && !d->fmt->sync.err)) {
+		acknowledge_later(r, 0);
+		return;
+	}
+	list_add_tail(&d->waiting, &r->link);
+	commit_kick(d);
+}
+
+void disk_submit(struct disk *d, struct blk_req *r)
+{
+	int err = refuse(d, r);
+
+	r->disk = d;
+	r->t_start_ns = loop_now_ns();
+	r->durable = (r->flags & BLK_FUA) || !disk_wce(d);
+	d->in_flight++;
+	if (err || (r->op != BLK_FLUSH && r->len == 0)) {
+		acknowledge_later(r, err);
+	} else if (r->op == BLK_FLUSH) {
+		submit_flush(d, r);
+	} else if (!d->fmt->ops->try_submit(d->fmt, r)) {
+		r->start.fn = rw_fiber;
+		fiber_start(d->loop, &r->start);
+	}
+}
+
+/* ---- the cache bit ---- */
+
+bool disk_wce(const struct disk *d)
+{
+	return __atomic_load_n(&d->wce, __ATOMIC_ACQUIRE);
+}
+
+static void wce_now(struct loop_msg *m)
+{
+	struct wce_change *c = container_of(m, struct wce_change, msg);
+
+	wce_settle(c->disk, c, c->disk->mode == CACHE_UNSAFE && !c->enable ? -EPERM : 0);
+}
+
+void disk_set_wce(struct disk *d, struct wce_change *c)
+{
+	c->disk = d;
+	c->in_round = false;
+	d->in_flight++;
+	if (c->enable || d->mode == CACHE_UNSAFE) {
+		c->msg.fn = wce_now;
+		loop_post(d->loop, &c->msg);
+		return;
+	}
+	list_add_tail(&d->wce_waiting, &c->link);
+	commit_kick(d);
+}
+
+/* ---- waiting ---- */
+
+void disk_drain(struct disk *d)
+{
+	while (d->in_flight) {
+		if (fiber_self())
+			fiber_queue_wait(&d->idle);
+		else if (loop_turn(d->loop, true))
+			return;
+	}
+}
+
+struct wait_req {
+	struct blk_req r;
+	struct fiber *f;
+	int err;
+	bool over;
+};
+
+static void wait_done(struct blk_req *r, int err)
+{
+	struct wait_req *w = container_of(r, struct wait_req, r);
+
+	w->err = err;
+	w->over = true;
+	fiber_wake(w->f);
+}
+
+static int submit_and_wait(struct disk *d, struct blk_req r)
+{
+	struct wait_req w = {.r = r, .f = fiber_self()};
+
+	assert(w.f);
+	w.r.done = wait_done;
+	disk_submit(d, &w.r);
+	while (!w.over)
+		fiber_suspend();
+	return w.err;
+}
+
+int disk_pread(struct disk *d, void *buf, uint64_t len, uint64_t off)
+{
+	struct iovec iov = {buf, len};
+
+	return submit_and_wait(
+		d, (struct blk_req){.op = BLK_READ, .iov = &iov, .niov = 1, .off = off, .len = len});
+}
+
+int disk_pwrite(struct disk *d, const void *buf, uint64_t len, uint64_t off, unsigned flags)
+{
+	struct iovec iov = {(void *)(uintptr_t)buf, len};
+
+	return submit_and_wait(d, (struct blk_req){.op = BLK_WRITE,
+					  .flags = flags,
+					  .iov = &iov,
+					  .niov = 1,
+					  .off = off,
+					  .len = len});
+}
+
+int disk_flush(struct disk *d)
+{
+	return submit_and_wait(d, (struct blk_req){.op = BLK_FLUSH});
+}
+
+void block_init(struct disk *d)
+{
+	list_init(&d->finished);
+	list_init(&d->waiting);
+	list_init(&d->wce_waiting);
+	fiber_queue_init(&d->idle);
+	loop_work_init(&d->finished_work, finished_work);
+	loop_work_init(&d->commit_work, commit_work);
+	d->commit_start.fn = commit_fiber;
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * block_int.h - a disk from the inside; for block.c and disk.c only.
+ */
+#ifndef BLOCKDEV_BLOCK_INT_H
+#define BLOCKDEV_BLOCK_INT_H
+
+#include "blockdev/block.h"
+#include "blockdev/format.h"
+
+struct disk {
+	struct loop *loop;
+	struct format *fmt;
+	char *path;
+	enum cache_mode mode;
+	bool readonly;
+	bool wce; /* atomic: other threads read it */
+
+	unsigned in_flight; /* requests and cache changes not yet done() */
+	struct fiber_queue idle;
+
+	struct list finished; /* ends known inside disk_submit() */
+	struct loop_work finished_work;
+
+	uint64_t acked;	    /* writes that completed */
+	uint64_t committed; /* all up to here are durable */
+	struct list waiting, wce_waiting;
+	bool commit_running;
+	struct loop_work commit_work;
+	struct fiber_start commit_start;
+
+	struct disk_stats stats; /* the guest's part; the host's is the file's */
+};
+
+void block_init(struct disk *d);
+
+#endif

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * disk.c - opening and closing disks: cache modes, format probing, figures.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include "blockdev/block_int.h"
+
+const char *const cache_mode_names[] = {
+	"writeback", "none", "writethrough", "directsync", "unsafe", NULL};
+
+int cache_mode_parse(const char *name, enum cache_mode *out)
+{
+	for (int i = 0; cache_mode_names[i]; i++) {
+		if (!strcmp(name, cache_mode_names[i])) {
+			*out = (enum cache_mode)i;
+			return 0;
+		}
+	}
+	return -EINVAL;
+}
+
+const char *cache_mode_name(enum cache_mode m)
+{
+	return cache_mode_names[m];
+}
+
+static bool mode_direct(enum cache_mode m)
+{
+	return m == CACHE_NONE || m == CACHE_DIRECTSYNC;
+}
+
+static bool mode_wce(enum cache_mode m)
+{
+	return m != CACHE_WRITETHROUGH && m != CACHE_DIRECTSYNC;
+}
+
+/* Best guess first does not matter: the surest wins. */
+static const struct format_ops *const formats[] = {&qcow2_format, &raw_format};
+
+static const struct format_ops *format_by_name(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(formats); i++)
+		if (!strcmp(formats[i]->name, name))
+			return formats[i];
+	return NULL;
+}
+
+/* In a fiber.  0 with *out, or -errno. */
+static int format_probe(struct file *f, const char *path, const struct format_ops **out)
+{
+	uint64_t len = min_u64(file_size(f), 512);
+	uint8_t head[512] = {0};
+	int best = -1, err;
+
+	err = file_pread(f, head, len, 0);
+	if (err)
+		return err;
+	for (size_t i = 0; i < ARRAY_SIZE(formats); i++) {
+		int sure = formats[i]->probe(head, len);
+
+		if (sure > best) {
+			best = sure;
+			*out = formats[i];
+		}
+	}
+	if (*out == &raw_format)
+		log_warn("%s: no format given, taken for raw; say format=raw to be sure", path);
+	return 0;
+}
+
+struct open_args {
+	struct file *f;
+	const struct disk_opts *o;
+	struct disk *d;
+	struct why *why;
+};
+
+/* In a fiber; the file stays the caller's on error. */
+static int open_fiber(void *arg)
+{
+	struct open_args *a = arg;
+	const struct format_ops *ops = NULL;
+	int err;
+
+	if (a->o->format)
+		ops = format_by_name(a->o->format);
+	else if ((err = format_probe(a->f, a->d->path, &ops)) != 0)
+		return err;
+	if (!ops)
+		return why_set(a->why, -EINVAL, "unknown format '%s': expected raw or qcow2",
+			a->o->format);
+	return ops->open(a->f, a->o, &a->d->fmt, a->why);
+}
+
+int disk_open_file(struct file *f, const struct disk_opts *o, struct disk **out, struct why *why)
+{
+	struct disk *d = calloc(1, sizeof(*d));
+	struct open_args a = {f, o, d, why};
+	int err = -ENOMEM;
+
+	if (!d)
+		goto close_file;
+	d->path = strdup(o->path ? o->path : "(file)");
+	if (!d->path)
+		goto free_disk;
+	d->loop = f->loop;
+	d->mode = o->cache;
+	d->readonly = o->readonly;
+	d->wce = mode_wce(o->cache);
+	block_init(d);
+	err = fiber_pool_init(d->loop);
+	if (!err)
+		err = fiber_run(d->loop, open_fiber, &a);
+	if (err)
+		goto free_path;
+	*out = d;
+	return 0;
+free_path:
+	free(d->path);
+free_disk:
+	free(d);
+close_file:
+	file_close(f);
+	return err;
+}
+
+int disk_open(struct loop *l, const struct disk_opts *o, struct disk **out, struct why *why)
+{
+	unsigned flags = o->readonly ? FILE_RDONLY : FILE_RDWR;
+	struct file *f;
+	int err;
+
+	if (mode_direct(o->cache))
+		flags |= FILE_DIRECT;
+	if (o->nolock)
+		flags |= FILE_NOLOCK;
+	err = file_open(l, o->path, flags, &f, why);
+	if (err)
+		return err;
+	return disk_open_file(f, o, out, why);
+}
+
+struct close_args {
+	struct disk *d;
+	struct why *why;
+};
+
+static int close_fiber(void *arg)
+{
+	struct close_args *a = arg;
+	struct format *fmt = a->d->fmt;
+
+	return fmt->ops->close(fmt, a->why);
+}
+
+void disk_stats_get(const struct disk *d, struct disk_stats *out)
+{
+	const struct file_stats *f = d->fmt->file->stats;
+
+	*out = d->stats;
+	out->host_reads = f->reads;
+	out->host_writes = f->writes;
+	out->host_fdatasyncs = f->fdatasyncs;
+	out->host_fallocates = f->fallocates;
+	out->host_read_bytes = f->read_bytes;
+	out->metadata_bytes = d->fmt->metadata_bytes;
+	out->data_bytes = f->written_bytes - d->fmt->metadata_bytes;
+}
+
+static void disk_free(struct disk *d)
+{
+	d->fmt->ops->free(d->fmt);
+	free(d->path);
+	free(d);
+}
+
+int disk_close_stats(struct disk *d, struct disk_stats *out, struct why *why)
+{
+	struct close_args a = {d, why};
+	int err;
+
+	disk_drain(d);
+	err = fiber_run(d->loop, close_fiber, &a);
+	if (out)
+		disk_stats_get(d, out);
+	disk_free(d);
+	return err;
+}
+
+int disk_close(struct disk *d, struct why *why)
+{
+	return disk_close_stats(d, NULL, why);
+}
+
+void disk_abandon(struct disk *d)
+{
+	disk_drain(d);
+	disk_free(d);
+}
+
+uint64_t disk_size(const struct disk *d)
+{
+	return d->fmt->size;
+}
+
+uint32_t disk_block_size(const struct disk *d)
+{
+	return d->fmt->file->align_off > SECTOR ? d->fmt->file->align_off : SECTOR;
+}
+
+uint32_t disk_cluster_size(const struct disk *d)
+{
+	return d->fmt->cluster_size;
+}
+
+const char *disk_format(const struct disk *d)
+{
+	return d->fmt->ops->name;
+}
+
+const char *disk_path(const struct disk *d)
+{
+	return d->path;
+}
+
+bool disk_readonly(const struct disk *d)
+{
+	return d->readonly;
+}
+
+enum cache_mode disk_cache_mode(const struct disk *d)
+{
+	return d->mode;
+}
+
+bool disk_wce_default(const struct disk *d)
+{
+	return mode_wce(d->mode);
+}

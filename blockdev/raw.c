@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * raw.c - an image that is nothing but the guest's bytes: a file or a block device.
+ *
+ * Every request maps to one host operation, so none needs a fiber.  A file whose
+ * length is no multiple of a sector reads as zeros up to the next one.
+ */
+#include <stdlib.h>
+#include "blockdev/format.h"
+
+static int raw_probe(const uint8_t *head, size_t len)
+{
+	return 1; /* anything can be raw */
+}
+
+static int raw_open(struct file *f, const struct disk_opts *o, struct format **out, struct why *why)
+{
+	struct format *fmt = calloc(1, sizeof(*fmt));
+
+	if (!fmt)
+		return -ENOMEM;
+	if (file_size(f) > INT64_MAX - SECTOR) {
+		free(fmt);
+		return why_set(why, -EFBIG, "the file is too large");
+	}
+	fmt->ops = &raw_format;
+	fmt->file = f;
+	fmt->size = round_up(file_size(f), SECTOR);
+	fmt->readonly = o->readonly;
+	sync_init(&fmt->sync, f);
+	*out = fmt;
+	return 0;
+}
+
+static void raw_free(struct format *fmt)
+{
+	file_close(fmt->file);
+	free(fmt);
+}
+
+static int raw_flush(struct format *fmt)
+{
+	return sync_to(&fmt->sync, fmt->sync.writes);
+}
+
+static int raw_close(struct format *fmt, struct why *why)
+{
+	return fmt->readonly ? 0 : raw_flush(fmt);
+}
+
+static bool raw_try_submit(struct format *fmt, struct blk_req *r)
+{
+	format_submit(fmt, r, r->off);
+	return true;
+}
+
+static int raw_read(struct format *fmt, struct iovec *iov, int niov, uint64_t off, uint64_t len)
+{
+	return file_preadv(fmt->file, iov, niov, off);
+}
+
+static int raw_write(struct format *fmt, struct iovec *iov, int niov, uint64_t off, uint64_t len)
+{
+	int err = file_pwritev(fmt->file, iov, niov, off);
+
+	if (!err)
+		sync_note(&fmt->sync);
+	return err;
+}
+
+const struct format_ops raw_format = {
+	.name = "raw",
+	.probe = raw_probe,
+	.open = raw_open,
+	.close = raw_close,
+	.free = raw_free,
+	.try_submit = raw_try_submit,
+	.read = raw_read,
+	.write = raw_write,
+	.flush = raw_flush,
+};

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * sync.c - see sync.h.  At most one fdatasync is in flight: one that was submitted
+ * while another runs could finish no earlier, and those who wait for it gather.
+ */
+#include "blockdev/sync.h"
+
+void sync_init(struct sync *s, struct file *f)
+{
+	*s = (struct sync){.file = f};
+	fiber_queue_init(&s->q);
+}
+
+int sync_to(struct sync *s, uint64_t number)
+{
+	assert(number <= s->writes);
+	while (s->durable < number) {
+		uint64_t covers;
+		int err;
+
+		if (s->err)
+			return s->err;
+		if (s->running) {
+			fiber_queue_wait(&s->q);
+			continue;
+		}
+		s->running = true;
+		covers = s->writes;
+		err = file_fdatasync(s->file);
+		s->running = false;
+		if (err)
+			s->err = err;
+		else
+			s->durable = covers;
+		fiber_queue_wake_all(&s->q);
+	}
+	return s->err;
+}

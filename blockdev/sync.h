@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * sync.h - what is durable: the numbering of host writes against fdatasync.
+ *
+ * Every host write of an image gets a number when it completes.  An fdatasync
+ * makes durable all the numbers given out before it was submitted.  So
+ * "X must be durable before Y is written" is a number that Y carries and
+ * sync_to(number) before Y; it costs nothing if some other fdatasync came by in
+ * the meantime, and fibers that wait at the same moment share one.
+ *
+ * A failed fdatasync is final: the kernel may have dropped the pages and marked
+ * them clean, so a later success would mean nothing.  The error stays, and
+ * everything that asks for durability from then on fails with it.
+ */
+#ifndef BLOCKDEV_SYNC_H
+#define BLOCKDEV_SYNC_H
+
+#include "blockdev/file/file.h"
+
+struct sync {
+	struct file *file;
+	uint64_t writes;  /* number of the last host write that completed */
+	uint64_t durable; /* all numbers up to here are durable */
+	bool running;
+	int err; /* of the first fdatasync that failed */
+	struct fiber_queue q;
+};
+
+void sync_init(struct sync *s, struct file *f);
+
+/* A host write (or extension, or truncation) has completed; its number. */
+static inline uint64_t sync_note(struct sync *s)
+{
+	return ++s->writes;
+}
+
+/* In a fiber: everything up to number is durable when it returns 0.  -errno is for good. */
+must_check int sync_to(struct sync *s, uint64_t number);
+
+#endif
