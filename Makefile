@@ -1,8 +1,10 @@
-# Sluice: one Makefile, no recursion.
+# SPDX-License-Identifier: MIT
+# Sluice: one Makefile for everything.
 #
-#   make            build/sluice            make demo        install what is needed, build, run the bench
-#   make check      everything that tests   make deps        Debian packages for building
-#   make SAN=1 ...  with ASan and UBSan     make V=1 ...     show the commands
+#   make            build/sluice             make demo      install what is needed, build, measure
+#   make check      everything that tests    make check-X   one suite: lint unit san cli vm fuzz
+#   make deps       Debian packages          make install   PREFIX, DESTDIR; and make uninstall
+#   make SAN=1 ...  with ASan and UBSan      make V=1 ...   show the commands
 #
 # Sources are found by folder: a new .c file needs no line here.
 
@@ -20,12 +22,18 @@ CFLAGS  ?= -O2 -g
 ALL_CFLAGS = -std=gnu11 $(CFLAGS) $(WARN) $(subst $(comma),$(comma),$(SANFLAGS)) -pthread -fno-strict-aliasing
 LDLIBS  += -luring -ljansson -lz -lzstd -pthread
 
+# Debian packages: what building needs, what building the tests needs, and what else the tests use
+# (peers to compare with; a test skips what is missing).
+BUILD_PKGS := gcc libc6-dev make pkg-config liburing-dev libjansson-dev zlib1g-dev libzstd-dev
+UNIT_PKGS  := check
+TEST_PKGS  := qemu-utils qemu-system-x86 gnuplot-nox python3 strace git
+
 UTIL_SRC  := $(wildcard vmm/util/*.c)
 BLK_SRC   := $(wildcard blockdev/*.c blockdev/file/*.c blockdev/qcow2/*.c)
 IMG_SRC   := $(wildcard blockdev/img/*.c)
 DEV_SRC   := $(wildcard devices/*.c)
-VMM_SRC   := $(wildcard vmm/*.c)
-obj        = $(patsubst %.c,$(B)/%.o,$(1))
+VMM_SRC   := $(wildcard vmm/*.c vmm/*.S)
+obj        = $(addprefix $(B)/,$(addsuffix .o,$(basename $(1))))
 
 UTIL_OBJ  := $(call obj,$(UTIL_SRC))
 LIB_OBJ   := $(UTIL_OBJ) $(call obj,$(BLK_SRC))
@@ -38,12 +46,19 @@ PART_OBJ  := $(DEV_OBJ) $(IMG_OBJ) $(filter-out $(B)/vmm/main.o $(B)/vmm/embed.o
 UNIT_SRC  := $(wildcard tests/unit/test_*.c)
 UNIT_BIN  := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(UNIT_SRC))
 SUP_OBJ   := $(call obj,$(wildcard tests/support/*.c))
+FUZZ_BIN  := $(patsubst tests/fuzz/%.c,$(B)/tests/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+CLI_TESTS := $(wildcard tests/cli/*.sh)
+VM_TESTS  := $(wildcard tests/vm/*.sh)
 BENCH_BIN := $(patsubst tests/bench/%.c,$(B)/tests/bench/%,$(wildcard tests/bench/*.c))
 
-.PHONY: all clean unit lint deps
+.PHONY: all clean deps deps-build demo install uninstall unit tests fuzzers benches \
+        check check-lint check-unit check-san check-cli check-vm check-fuzz lint
 .DELETE_ON_ERROR:
 .SECONDARY:
 all: $(B)/sluice
+
+# The test guest that is built into the program: guest/guest.mk makes $(B)/guest/guest.elf.
+-include guest/guest.mk
 
 $(B)/libblockdev.a: $(LIB_OBJ)
 	$(Q)echo "  AR    $@"
@@ -61,6 +76,11 @@ $(B)/%.o: %.c
 	$(Q)echo "  CC    $<"
 	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
+$(B)/%.o: %.S
+	$(Q)mkdir -p $(@D)
+	$(Q)echo "  AS    $<"
+	$(Q)$(CC) $(CPPFLAGS) -MMD -MP -c -o $@ $<
+
 $(B)/tests/unit/%: $(B)/tests/unit/%.o $(SUP_OBJ) $(B)/parts.a $(B)/libblockdev.a
 	$(Q)echo "  LD    $@"
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(shell pkg-config --libs check 2>/dev/null)
@@ -68,8 +88,60 @@ $(B)/tests/unit/%: $(B)/tests/unit/%.o $(SUP_OBJ) $(B)/parts.a $(B)/libblockdev.
 $(B)/tests/bench/%: $(B)/tests/bench/%.o $(B)/libblockdev.a
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
+$(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(SUP_OBJ) $(B)/parts.a $(B)/libblockdev.a
+	$(Q)echo "  LD    $@"
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
 unit: $(UNIT_BIN)
 	$(Q)for t in $(UNIT_BIN); do $$t || exit 1; done
+tests: $(UNIT_BIN)
+fuzzers: $(FUZZ_BIN)
+benches: $(BENCH_BIN)
+
+deps-build:
+	$(Q)tests/deps.sh $(BUILD_PKGS)
+deps: deps-build
+	$(Q)tests/deps.sh $(UNIT_PKGS) $(TEST_PKGS)
+
+demo: deps-build
+	$(Q)$(MAKE) --no-print-directory all
+	$(B)/sluice bench install
+
+# Each check builds what it needs first; tests/run.sh runs, counts and closes with one line.
+RUN_lint := lint: tests/lint.sh
+RUN_unit := unit: $(UNIT_BIN)
+RUN_san  := san: $(patsubst $(B)/%,build-san/%,$(UNIT_BIN))
+RUN_cli  := cli: $(CLI_TESTS)
+RUN_vm   := vm: $(VM_TESTS)
+RUN_fuzz := fuzz: $(patsubst $(B)/%,build-san/%,$(FUZZ_BIN))
+
+check: deps-build
+	$(Q)tests/deps.sh $(UNIT_PKGS)
+	$(Q)tests/deps.sh $(TEST_PKGS) || echo "deps: going on; tests skip what is missing"
+	$(Q)$(MAKE) --no-print-directory all tests
+	$(Q)$(MAKE) --no-print-directory SAN=1 tests fuzzers
+	$(Q)tests/run.sh $(RUN_lint) $(RUN_unit) $(RUN_san) $(RUN_cli) $(RUN_vm) $(RUN_fuzz)
+
+lint check-lint:
+	$(Q)tests/run.sh $(RUN_lint)
+check-unit: tests
+	$(Q)tests/run.sh $(RUN_unit)
+check-san:
+	$(Q)$(MAKE) --no-print-directory SAN=1 tests
+	$(Q)tests/run.sh $(RUN_san)
+check-cli: all
+	$(Q)tests/run.sh $(RUN_cli)
+check-vm: all
+	$(Q)tests/run.sh $(RUN_vm)
+check-fuzz:
+	$(Q)$(MAKE) --no-print-directory SAN=1 fuzzers
+	$(Q)tests/run.sh $(RUN_fuzz)
+
+install: all
+	install -D -m 755 $(B)/sluice $(DESTDIR)$(PREFIX)/bin/sluice
+	install -D -m 644 man/sluice.1 $(DESTDIR)$(PREFIX)/share/man/man1/sluice.1
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/sluice $(DESTDIR)$(PREFIX)/share/man/man1/sluice.1
 
 clean:
 	rm -rf build build-san
