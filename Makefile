@@ -59,6 +59,10 @@ all: $(B)/sluice
 
 # The test guest that is built into the program: guest/guest.mk makes $(B)/guest/guest.elf.
 -include guest/guest.mk
+EMBED_GUEST := $(if $(wildcard guest/guest.mk),$(B)/guest/guest.elf,/dev/null)
+EMBED_TRACE := $(or $(wildcard guest/trace/debian-install.trace.zst),/dev/null)
+$(B)/vmm/embed.o: $(EMBED_GUEST) $(EMBED_TRACE)
+$(B)/vmm/embed.o: CPPFLAGS += -DEMBED_GUEST='"$(EMBED_GUEST)"' -DEMBED_TRACE='"$(EMBED_TRACE)"'
 
 $(B)/libblockdev.a: $(LIB_OBJ)
 	$(Q)echo "  AR    $@"

@@ -20,9 +20,9 @@ for p; do
 done
 [ -z "$missing" ] && exit 0
 
-as_root=
+as_root="env"
 if [ "$(id -u)" -ne 0 ]; then
-	as_root=sudo
+	as_root="sudo env"
 	if ! command -v sudo >/dev/null; then
 		echo "deps: missing:$missing" >&2
 		echo "deps: install them as root: apt-get install$missing" >&2
@@ -30,14 +30,18 @@ if [ "$(id -u)" -ne 0 ]; then
 	fi
 fi
 echo "deps: installing$missing"
+# shellcheck disable=SC2086 # lists
+apt() {
+	$as_root DEBIAN_FRONTEND=noninteractive apt-get -y -q "$@" >>"$log" 2>&1
+}
+# shellcheck disable=SC2086
 install() {
-	# shellcheck disable=SC2086 # a list
-	$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing >"$log" 2>&1
+	apt install --no-install-recommends $missing
 }
 log=$(mktemp) || exit 1
 trap 'rm -f "$log"' EXIT
 # Package lists may be missing or stale: fetch them only if it does not work without.
-install || { $as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q >>"$log" 2>&1 && install; } || {
+install || { apt update && install; } || {
 	tail -n 20 "$log" >&2
 	echo "deps: apt-get could not install$missing" >&2
 	exit 1
