@@ -59,8 +59,10 @@ all: $(B)/sluice
 
 # The test guest that is built into the program: guest/guest.mk makes $(B)/guest/guest.elf.
 -include guest/guest.mk
-EMBED_GUEST := $(if $(wildcard guest/guest.mk),$(B)/guest/guest.elf,/dev/null)
-EMBED_TRACE := $(or $(wildcard guest/trace/debian-install.trace.zst),/dev/null)
+EMBED_GUEST := $(if $(wildcard guest/guest.mk),$(B)/guest/guest.elf,$(B)/vmm/empty)
+EMBED_TRACE := $(or $(wildcard guest/trace/debian-install.trace.zst),$(B)/vmm/empty)
+$(B)/vmm/empty:
+	$(Q)mkdir -p $(@D) && : >$@
 $(B)/vmm/embed.o: $(EMBED_GUEST) $(EMBED_TRACE)
 $(B)/vmm/embed.o: CPPFLAGS += -DEMBED_GUEST='"$(EMBED_GUEST)"' -DEMBED_TRACE='"$(EMBED_TRACE)"'
 
@@ -87,7 +89,7 @@ $(B)/%.o: %.S
 
 $(B)/tests/unit/%: $(B)/tests/unit/%.o $(SUP_OBJ) $(B)/parts.a $(B)/libblockdev.a
 	$(Q)echo "  LD    $@"
-	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(shell pkg-config --libs check 2>/dev/null)
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(shell pkg-config --libs check 2>$(B)/vmm/empty)
 
 $(B)/tests/bench/%: $(B)/tests/bench/%.o $(B)/libblockdev.a
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
@@ -150,4 +152,4 @@ uninstall:
 clean:
 	rm -rf build build-san
 
--include $(shell find $(B) -name '*.d' 2>/dev/null)
+-include $(shell find $(B) -name '*.d' 2>$(B)/vmm/empty)
