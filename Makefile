@@ -89,7 +89,7 @@ $(B)/%.o: %.S
 
 $(B)/tests/unit/%: $(B)/tests/unit/%.o $(SUP_OBJ) $(B)/parts.a $(B)/libblockdev.a
 	$(Q)echo "  LD    $@"
-	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(shell pkg-config --libs check 2>$(B)/vmm/empty)
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(shell pkg-config --libs check 2>/dev/null)
 
 $(B)/tests/bench/%: $(B)/tests/bench/%.o $(B)/libblockdev.a
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
@@ -152,4 +152,4 @@ uninstall:
 clean:
 	rm -rf build build-san
 
--include $(shell find $(B) -name '*.d' 2>$(B)/vmm/empty)
+-include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -3,7 +3,7 @@
 #
 # runner.sh - tests/run.sh counts each kind of result, and no failure gets past it.
 
-cd "$TMPDIR" || exit 1
+cd "${TMPDIR:?run me by tests/run.sh}" || exit 1
 status=0
 
 # say NAME EXIT-STATUS LINE...: a test program that prints the lines.
