@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * alloc.c - where clusters come from.
+ *
+ * Clusters are counted ahead, a run at a time, and a run carries the number that
+ * makes its counts (R1) and the file's new length (R5) durable.  Whoever names one of its
+ * clusters in a table passes that number on, so an allocating write waits for
+ * nothing here, and by the time its table entry is written some fdatasync has usually
+ * come by.  A power cut leaks at most what is reserved; a clean close gives it back.
+ *
+ * Free clusters inside the file are looked for first, a bounded stretch at a time, then the
+ * file grows, in steps of an eighth of its size.
+ */
+#include <string.h>
+#include "blockdev/qcow2/qcow2.h"
+
+/* Large enough that fdatasync seldom meets a changed file size; small enough to leak in a cut. */
+#define STEP_MIN   (16 * MiB)
+#define STEP_MAX   (128 * MiB)
+#define SEARCH_MAX 64 /* slices of refcounts looked at in one search for free clusters */
+
+static uint64_t step_clusters(const struct qcow2 *q)
+{
+	uint64_t bytes = (q->end << q->h.cluster_bits) / 8;
+
+	bytes = bytes < STEP_MIN ? STEP_MIN : min_u64(bytes, STEP_MAX);
+	return bytes >> q->h.cluster_bits;
+}
+
+void qcow2_alloc_add(struct qcow2 *q, const struct run *r)
+{
+	struct run *last = q->n_runs ? &q->runs[q->n_runs - 1] : NULL;
+
+	if (last && last->first + last->n == r->first && last->fresh == r->fresh &&
+		(last->need == r->need || !r->fresh)) {
+		last->n += r->n;
+		last->need = max_u64(last->need, r->need);
+	} else if (q->n_runs < RUNS_MAX) {
+		q->runs[q->n_runs++] = *r;
+	} else {
+		return;
+	}
+	q->reserved += r->n;
+}
+
+static bool take(struct qcow2 *q, uint64_t want, struct run *out)
+{
+	struct run *r = &q->runs[0];
+
+	if (!q->n_runs)
+		return false;
+	*out = *r;
+	out->n = min_u64(want, r->n);
+	r->first += out->n;
+	r->n -= out->n;
+	q->reserved -= out->n;
+	if (!r->n)
+		memmove(r, r + 1, --q->n_runs * sizeof(*r));
+	return true;
+}
+
+/* R4: from now on the counts on disk may be too low, so say so first. */
+static int mark_dirty(struct qcow2 *q)
+{
+	int err;
+
+	if (!q->lazy || (q->h.incompatible & QCOW2_INCOMPAT_DIRTY))
+		return 0;
+	q->h.incompatible |= QCOW2_INCOMPAT_DIRTY;
+	err = qcow2_header_commit(q);
+	if (err)
+		q->h.incompatible &= ~QCOW2_INCOMPAT_DIRTY;
+	return err;
+}
+
+/* Free clusters below q->end; 0 with nothing added if this stretch has none. */
+static int reserve_hole(struct qcow2 *q, uint64_t step)
+{
+	uint64_t added = 0;
+
+	for (int i = 0; i < SEARCH_MAX && q->hole < q->end && added < step; i++) {
+		struct run r = {.first = q->hole};
+		enum ref_state st;
+		int err = qcow2_refs_state(q, q->hole, &st, &r.n);
+
+		if (err)
+			return err;
+		r.n = min_u64(r.n, q->end - q->hole);
+		if (st == REF_FREE && q->n_runs == RUNS_MAX)
+			break;
+		q->hole += r.n;
+		if (st != REF_FREE)
+			continue;
+		err = qcow2_refs_set(q, r.first, r.n, 1);
+		if (!err && !q->lazy)
+			err = qcow2_write_refs(q);
+		if (err)
+			return err;
+		r.need = q->fmt.sync.writes;
+		qcow2_alloc_add(q, &r);
+		added += r.n;
+	}
+	return 0;
+}
+
+/* The caller holds table_lock. */
+static int reserve(struct qcow2 *q, uint64_t want)
+{
+	uint64_t step = step_clusters(q), before = q->reserved;
+	int err = mark_dirty(q);
+
+	if (err)
+		return err;
+	err = reserve_hole(q, step);
+	if (err || q->reserved > before)
+		return err;
+	if (q->n_runs == RUNS_MAX)
+		return 0;
+	err = qcow2_refs_grow(q, max_u64(step, want));
+	if (err == -ENOSPC || err == -EFBIG) /* not in large steps, then */
+		err = qcow2_refs_grow(q, want);
+	return err;
+}
+
+static void reserve_fiber(struct fiber_start *s)
+{
+	struct qcow2 *q = container_of(s, struct qcow2, reserve_start);
+
+	fiber_lock(&q->table_lock);
+	/* A failure is for the write that really needs a cluster to report. */
+	if (q->reserved < step_clusters(q) / 4 && reserve(q, 1))
+		log_debug("reserving clusters ahead failed");
+	fiber_unlock(&q->table_lock);
+	q->reserving = false;
+	fiber_queue_wake_all(&q->reserve_q);
+}
+
+static void reserve_ahead(struct qcow2 *q)
+{
+	if (q->reserving || q->reserved >= step_clusters(q) / 4)
+		return;
+	q->reserving = true;
+	q->reserve_start.fn = reserve_fiber;
+	fiber_start(q->fmt.file->loop, &q->reserve_start);
+}
+
+int qcow2_alloc_locked(struct qcow2 *q, uint64_t want, struct run *out)
+{
+	while (!take(q, want, out)) {
+		int err = reserve(q, want);
+
+		if (err)
+			return err;
+	}
+	reserve_ahead(q);
+	return 0;
+}
+
+int qcow2_alloc(struct qcow2 *q, uint64_t want, struct run *out)
+{
+	int err;
+
+	if (take(q, want, out)) {
+		reserve_ahead(q);
+		return 0;
+	}
+	fiber_lock(&q->table_lock);
+	err = qcow2_alloc_locked(q, want, out);
+	fiber_unlock(&q->table_lock);
+	return err;
+}
+
+/* Runs at the end of the file shorten it. */
+static void drop_tail(struct qcow2 *q)
+{
+	for (uint32_t i = 0; i < q->n_runs; i++) {
+		if (q->runs[i].first + q->runs[i].n != q->end)
+			continue;
+		q->end = q->runs[i].first;
+		q->runs[i] = q->runs[--q->n_runs];
+		i = UINT32_MAX; /* look at all again */
+	}
+}
+
+int qcow2_alloc_close(struct qcow2 *q)
+{
+	uint64_t bytes;
+	int err = 0;
+
+	while (q->reserving)
+		fiber_queue_wait(&q->reserve_q);
+	fiber_lock(&q->table_lock);
+	for (uint32_t i = 0; i < q->n_runs && !err; i++)
+		err = qcow2_refs_set(q, q->runs[i].first, q->runs[i].n, 0);
+	if (!err)
+		err = qcow2_write_refs(q);
+	if (!err)
+		err = qcow2_reftable_write(q);
+	if (!err && q->n_runs) {
+		drop_tail(q);
+		bytes = q->end << q->h.cluster_bits;
+		if (bytes < file_size(q->fmt.file))
+			err = file_truncate(q->fmt.file, bytes);
+		sync_note(&q->fmt.sync);
+	}
+	q->n_runs = 0;
+	q->reserved = 0;
+	fiber_unlock(&q->table_lock);
+	return err;
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * iov.c - see iov.h.  The pieces are built in one array on the fiber's stack; a piece with more
+ * elements than it holds goes to the file in several operations.
+ */
+#include <string.h>
+#include "blockdev/qcow2/iov.h"
+
+#define IOV_BATCH 128
+
+struct batch {
+	struct iovec v[IOV_BATCH];
+	int n;
+	uint64_t bytes;
+};
+
+/* Takes up to len bytes from the cursor into the batch; returns how many. */
+static uint64_t take(struct batch *b, struct iov_cursor *c, uint64_t len)
+{
+	uint64_t got = 0;
+
+	while (got < len && b->n < IOV_BATCH) {
+		uint64_t here = c->iov->iov_len - c->skip;
+		uint64_t k = min_u64(here, len - got);
+
+		if (k)
+			b->v[b->n++] = (struct iovec){(char *)c->iov->iov_base + c->skip, k};
+		got += k;
+		c->skip += k;
+		if (k == here) {
+			c->iov++;
+			c->niov--;
+			c->skip = 0;
+		}
+	}
+	b->bytes += got;
+	return got;
+}
+
+/* Up to len bytes of zeros. */
+static uint64_t pad(struct batch *b, uint8_t *zeros, uint64_t len)
+{
+	uint64_t got = 0;
+
+	while (got < len && b->n < IOV_BATCH) {
+		uint64_t k = min_u64(len - got, ZEROS_BYTES);
+
+		b->v[b->n++] = (struct iovec){zeros, k};
+		got += k;
+	}
+	b->bytes += got;
+	return got;
+}
+
+void iov_zero(struct iov_cursor *c, uint64_t len)
+{
+	while (len) {
+		struct batch b = {.n = 0};
+
+		len -= take(&b, c, len);
+		for (int i = 0; i < b.n; i++)
+			memset(b.v[i].iov_base, 0, b.v[i].iov_len);
+	}
+}
+
+int iov_transfer(struct file *f, enum file_op op, struct iov_cursor *c, uint8_t *zeros,
+	uint64_t off, uint64_t head, uint64_t len, uint64_t tail)
+{
+	while (head + len + tail) {
+		struct batch b = {.n = 0};
+		int err;
+
+		if (head)
+			head -= pad(&b, zeros, head);
+		if (!head && len)
+			len -= take(&b, c, len);
+		if (!head && !len && tail)
+			tail -= pad(&b, zeros, tail);
+		err = op == FILE_READ ? file_preadv(f, b.v, b.n, off)
+				      : file_pwritev(f, b.v, b.n, off);
+		if (err)
+			return err;
+		off += b.bytes;
+	}
+	return 0;
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * iov.h - walking through a request's memory piece by piece.
+ */
+#ifndef QCOW2_IOV_H
+#define QCOW2_IOV_H
+
+#include "blockdev/file/file.h"
+
+struct iov_cursor {
+	struct iovec *iov;
+	int niov;
+	uint64_t skip; /* bytes of iov[0] that are used up */
+};
+
+/* The next len bytes, as zeros; the cursor moves on. */
+void iov_zero(struct iov_cursor *c, uint64_t len);
+
+/*
+ * In a fiber: moves the next len bytes between the cursor's memory and the file; the cursor moves
+ * on.  With WRITE, head and tail bytes of zeros are written around them as one whole:
+ * the file range is [off, off+head+len+tail) then, and without them [off, off+len).
+ * zeros is a buffer of ZEROS_MIN bytes at least, or NULL if head and tail are 0.
+ * 0 or -errno.
+ */
+must_check int iov_transfer(struct file *f, enum file_op op, struct iov_cursor *c, uint8_t *zeros,
+	uint64_t off, uint64_t head, uint64_t len, uint64_t tail);
+
+#define ZEROS_BYTES (64 * KiB)
+
+#endif

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * open.c - opening and closing a qcow2 image; the format's operations (at the end).
+ *
+ * An image that is marked dirty is repaired before it is opened for writing.  A clean
+ * close writes the tables, gives back what was counted ahead, and clears the mark last (R4).
+ * After a failed flush nothing is written any more, and the image stays as a power cut
+ * would leave it.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include "blockdev/qcow2/qcow2.h"
+
+/* QEMU's defaults: enough L2 for 256 GiB at 64 KiB clusters; refcounts are touched rarely. */
+#define L2_CACHE_MAX  (32 * MiB)
+#define REFS_CACHE    (256 * KiB)
+
+int qcow2_broken(struct qcow2 *q, const char *what, uint64_t at)
+{
+	if (!q->broken_told)
+		log_error("%s: broken image: %s %#llx; 'sluice img check' tells more", q->path, what,
+			(unsigned long long)at);
+	q->broken_told = true;
+	return -EIO;
+}
+
+static int qcow2_probe(const uint8_t *head, size_t len)
+{
+	static const uint8_t magic[4] = {'Q', 'F', 'I', 0xfb};
+
+	return len >= sizeof(magic) && !memcmp(head, magic, sizeof(magic)) ? 100 : 0;
+}
+
+static int table_read(struct qcow2 *q, struct mem_table *t, uint32_t n, uint64_t off)
+{
+	int err = mem_table_init(t, n, off);
+
+	if (err || !n)
+		return err;
+	return file_pread(q->fmt.file, t->e, n * 8ULL, off);
+}
+
+/* Before anything relies on the counts. */
+static int repair_if_dirty(struct file *f, struct qcow2_header *h, struct why *why)
+{
+	struct qcow2_check res = {0};
+	int err;
+
+	if (!(h->incompatible & QCOW2_INCOMPAT_DIRTY))
+		return 0;
+	err = qcow2_check(f, QCOW2_FIX_LEAKS | QCOW2_FIX_ERRORS, &res, why);
+	if (!err)
+		err = qcow2_header_read(f, h, why);
+	if (!err && (h->incompatible & QCOW2_INCOMPAT_DIRTY))
+		err = -EIO;
+	return why_set(why, err, "the image was not closed cleanly, and repairing it failed");
+}
+
+/* Bitmaps and whatever else we do not keep up to date must not be believed after we wrote. */
+static int clear_autoclear(struct qcow2 *q)
+{
+	if (!q->h.autoclear)
+		return 0;
+	q->h.autoclear = 0;
+	return qcow2_header_commit(q);
+}
+
+static int load(struct qcow2 *q, const struct disk_opts *o)
+{
+	uint32_t slice = (uint32_t)min_u64(q->h.cluster_size, SLICE_BYTES_MAX);
+	uint64_t l2_all = round_up(div_round_up(q->h.size, q->h.cluster_size) * 8, q->h.cluster_size);
+	uint64_t l2 = o->l2_cache_bytes ? o->l2_cache_bytes : L2_CACHE_MAX;
+	uint64_t refs = o->refcount_cache_bytes ? o->refcount_cache_bytes : REFS_CACHE;
+	int err;
+
+	err = cache_init(&q->l2, q->fmt.file, slice, min_u64(l2, l2_all), qcow2_writeback_l2, q);
+	if (!err)
+		err = cache_init(&q->refs, q->fmt.file, slice, refs, qcow2_writeback_refs, q);
+	if (!err)
+		err = qcow2_commit_init(q);
+	if (!err)
+		err = table_read(q, &q->l1, q->h.l1_size, q->h.l1_offset);
+	if (!err)
+		err = table_read(q, &q->reftable,
+			(uint32_t)((uint64_t)q->h.reftable_clusters * q->h.cluster_size / 8),
+			q->h.reftable_offset);
+	if (err)
+		return err;
+	q->zeros = file_buf(max_u64(q->h.cluster_size, 64 * KiB));
+	return q->zeros ? 0 : -ENOMEM;
+}
+
+static void unload(struct qcow2 *q)
+{
+	cache_fini(&q->l2);
+	cache_fini(&q->refs);
+	qcow2_commit_fini(q);
+	mem_table_fini(&q->l1);
+	mem_table_fini(&q->reftable);
+	free(q->zeros);
+	free(q->path);
+	free(q);
+}
+
+static void qcow2_init(struct qcow2 *q, struct file *f, const struct disk_opts *o)
+{
+	q->fmt.ops = &qcow2_format;
+	q->fmt.file = f;
+	q->fmt.size = q->h.size;
+	q->fmt.cluster_size = q->h.cluster_size;
+	q->fmt.readonly = o->readonly;
+	sync_init(&q->fmt.sync, f);
+	q->l2_entries = qcow2_l2_entries(&q->h);
+	q->l2_bits = q->h.cluster_bits - 3;
+	q->refs_per_block = qcow2_refblock_entries(&q->h);
+	q->lazy = q->h.compatible & QCOW2_COMPAT_LAZY_REFCOUNTS;
+	q->end = div_round_up(file_size(f), q->h.cluster_size);
+	fiber_lock_init(&q->table_lock);
+	fiber_lock_init(&q->commit_lock);
+	fiber_queue_init(&q->pending_q);
+	fiber_queue_init(&q->reserve_q);
+	list_init(&q->pending);
+}
+
+static int qcow2_open(struct file *f, const struct disk_opts *o, struct format **out,
+	struct why *why)
+{
+	struct qcow2 *q = calloc(1, sizeof(*q));
+	int err = -ENOMEM;
+
+	if (!q)
+		return err;
+	q->path = strdup(o->path ? o->path : "(file)");
+	if (q->path)
+		err = qcow2_header_read(f, &q->h, why);
+	if (!err)
+		err = qcow2_header_supported(&q->h, !o->readonly, why);
+	if (!err && !o->readonly)
+		err = repair_if_dirty(f, &q->h, why);
+	if (!err && q->h.l1_size < qcow2_l1_needed(q->h.size, q->h.cluster_bits))
+		err = why_set(why, -EINVAL, "the L1 table is too small for the image's size");
+	if (err)
+		goto out;
+	qcow2_init(q, f, o);
+	err = load(q, o);
+	if (!err && !o->readonly)
+		err = clear_autoclear(q);
+	if (err)
+		goto out;
+	*out = &q->fmt;
+	return 0;
+out:
+	unload(q);
+	return err;
+}
+
+static int qcow2_flush(struct format *fmt)
+{
+	struct qcow2 *q = qcow2_of(fmt);
+	int err = qcow2_write_tables(q);
+
+	return err ? err : sync_to(&fmt->sync, fmt->sync.writes);
+}
+
+static int qcow2_close(struct format *fmt, struct why *why)
+{
+	struct qcow2 *q = qcow2_of(fmt);
+	int err;
+
+	if (fmt->readonly)
+		return 0;
+	err = fmt->sync.err ? fmt->sync.err : qcow2_flush(fmt);
+	if (!err)
+		err = qcow2_alloc_close(q);
+	if (!err)
+		err = sync_to(&fmt->sync, fmt->sync.writes);
+	if (!err && (q->h.incompatible & QCOW2_INCOMPAT_DIRTY)) {
+		q->h.incompatible &= ~QCOW2_INCOMPAT_DIRTY;
+		err = qcow2_header_commit(q);
+	}
+	return err;
+}
+
+static void qcow2_free(struct format *fmt)
+{
+	struct file *f = fmt->file;
+
+	unload(qcow2_of(fmt));
+	file_close(f);
+}
+
+static bool qcow2_try_submit(struct format *fmt, struct blk_req *r)
+{
+	struct mapping m;
+
+	if (!qcow2_map_cached(qcow2_of(fmt), r->off, r->len, &m) || m.len < r->len)
+		return false;
+	if (m.kind == MAP_DATA && (r->op == BLK_READ || m.writable))
+		format_submit(fmt, r, m.host_off);
+	else if (r->op == BLK_READ && m.kind != MAP_DATA)
+		format_zeros(fmt, r);
+	else
+		return false;
+	return true;
+}
+
+const struct format_ops qcow2_format = {
+	.name = "qcow2",
+	.probe = qcow2_probe,
+	.open = qcow2_open,
+	.close = qcow2_close,
+	.free = qcow2_free,
+	.try_submit = qcow2_try_submit,
+	.read = qcow2_read,
+	.write = qcow2_write,
+	.flush = qcow2_flush,
+};

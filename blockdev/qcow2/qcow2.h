@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * qcow2.h - an open qcow2 image.
+ *
+ * Reading order: map.c (guest offset -> host offset), write.c (one guest write), alloc.c (where
+ * clusters come from), commit.c (what is written when: the ordering rules), open.c.
+ *
+ * The ordering rules, and who keeps them:
+ *
+ *   R1 count before use       alloc.c raises counts ahead, a whole run at a time; every table
+ *                             entry that names a cluster of the run carries the run's number
+ *   R2 content before use     a never-used cluster past the old end of the file reads as
+ *                             zeros, which is the old content: no number.  A used one is written
+ *                             whole, and the entry carries the number of that write
+ *   R3 unreference first      only tables that moved are freed so far: after the header that
+ *                             names the new one is durable
+ *   R4 dirty mark first       alloc.c, before the first run is handed out
+ *   R5 extend, then map       the run's number covers the extension of the file
+ *   R9 a failed flush is final  sync.c
+ *
+ * Everything here runs on the image's loop, mostly in fibers; no locks but fiber_lock.
+ */
+#ifndef QCOW2_QCOW2_H
+#define QCOW2_QCOW2_H
+
+#include "blockdev/format.h"
+#include "blockdev/qcow2/cache.h"
+#include "blockdev/qcow2/format.h"
+
+/* A big-endian table kept whole in memory (L1, refcount table), written by dirty sector. */
+struct mem_table {
+	be64_t *e;
+	uint32_t n;	   /* entries */
+	uint64_t host_off; /* in the image */
+	uint64_t *need;	   /* per sector: durable before it is written */
+	uint8_t *dirty;	   /* per sector */
+	uint32_t n_dirty;  /* sectors */
+};
+
+/* Clusters whose counts are one already and that no table names yet. */
+struct run {
+	uint64_t first, n; /* clusters */
+	bool fresh;	   /* never written since the file got that long: reads as zeros */
+	uint64_t need;	   /* durable before a table names one of them */
+};
+#define RUNS_MAX 64
+
+/* Guest clusters that a write is allocating right now. */
+struct pending {
+	uint64_t first, n; /* guest clusters */
+	struct list link;
+};
+
+struct qcow2 {
+	struct format fmt;
+	struct qcow2_header h;
+	uint32_t l2_entries, l2_bits, refs_per_block;
+	struct mem_table l1, reftable;
+	struct cache l2, refs;
+
+	struct run runs[RUNS_MAX];
+	uint32_t n_runs;
+	uint64_t reserved; /* clusters in runs */
+	uint64_t end;	   /* first cluster past everything used or counted */
+	uint64_t hole;	   /* the search for free clusters below end goes on here */
+	bool lazy;	   /* counts are written at close only, under the dirty bit */
+	bool reserving;	   /* the fiber that reserves ahead is at work */
+	struct fiber_start reserve_start;
+	struct fiber_queue reserve_q; /* for those who wait for it to end */
+	struct fiber_lock table_lock; /* new L2 tables, refcount structures, runs being made */
+
+	struct list pending;
+	struct fiber_queue pending_q; /* some write has finished allocating */
+
+	struct fiber_lock commit_lock;
+	struct stage *stage; /* commit.c */
+	uint8_t *zeros;	     /* one cluster */
+	char *path;	     /* for messages */
+	bool broken_told;    /* a broken table was reported once */
+};
+
+static inline struct qcow2 *qcow2_of(struct format *fmt)
+{
+	return container_of(fmt, struct qcow2, fmt);
+}
+
+/* ---- map.c ---- */
+
+enum map_kind {
+	MAP_HOLE,   /* nothing there: reads as zeros */
+	MAP_ZERO,   /* no host cluster, reads as zeros whatever is below */
+	MAP_ZERO_HOST, /* the same with a host cluster reserved for it */
+	MAP_DATA,   /* host cluster, written in place */
+};
+
+struct mapping {
+	enum map_kind kind;
+	uint64_t host_off; /* bytes, of the first byte asked for; DATA and ZERO_HOST */
+	uint64_t len;	   /* bytes for which all this holds, host offsets running on */
+	bool writable;	   /* DATA: the copied flag is set */
+};
+
+/* What lies at [off, off+len); from cache only.  false: a table must be read first. */
+bool qcow2_map_cached(struct qcow2 *q, uint64_t off, uint64_t len, struct mapping *m);
+/* The same in a fiber.  0, or -errno (-EIO: a broken table, reported once). */
+must_check int qcow2_map(struct qcow2 *q, uint64_t off, uint64_t len, struct mapping *m);
+/* In a fiber: the L2 table for off exists in L1 afterwards. */
+must_check int qcow2_l2_ensure(struct qcow2 *q, uint64_t off);
+/*
+ * In a fiber: n guest clusters from guest offset off now live at host_off, and the table
+ * says so once number need is durable.  The only place that changes an L2 entry.
+ */
+must_check int qcow2_l2_set(struct qcow2 *q, uint64_t off, uint64_t n, uint64_t host_off,
+	uint64_t need);
+
+/* ---- alloc.c ---- */
+
+/* In a fiber: up to want adjacent clusters, at least one.  0 with *out, or -errno. */
+must_check int qcow2_alloc(struct qcow2 *q, uint64_t want, struct run *out);
+/* The same for a caller that holds table_lock. */
+must_check int qcow2_alloc_locked(struct qcow2 *q, uint64_t want, struct run *out);
+/* Counted clusters for qcow2_alloc() to hand out; with no room to remember them they leak. */
+void qcow2_alloc_add(struct qcow2 *q, const struct run *r);
+/* In a fiber, at clean close: counts of unused clusters go back to zero, the file ends where they began. */
+must_check int qcow2_alloc_close(struct qcow2 *q);
+
+/* ---- refcount.c; the caller holds table_lock ---- */
+
+/* In a fiber: sets the counts of [first, first+n) in the cache; their blocks exist. */
+must_check int qcow2_refs_set(struct qcow2 *q, uint64_t first, uint64_t n, uint64_t value);
+
+enum ref_state { REF_FREE, REF_USED, REF_NO_BLOCK };
+/* In a fiber: the state of cluster first, and for how many clusters it goes on (at most one slice). */
+must_check int qcow2_refs_state(struct qcow2 *q, uint64_t first, enum ref_state *st, uint64_t *run);
+/*
+ * In a fiber: grows the file at q->end by about want clusters, counts them all, and adds them
+ * as a run; makes refcount blocks and a larger refcount table as needed.
+ */
+must_check int qcow2_refs_grow(struct qcow2 *q, uint64_t want);
+/* In a fiber: dirty sectors of the refcount table; the blocks that they name are durable. */
+must_check int qcow2_reftable_write(struct qcow2 *q);
+
+/* ---- commit.c ---- */
+
+must_check int qcow2_commit_init(struct qcow2 *q);
+void qcow2_commit_fini(struct qcow2 *q);
+/* In a fiber: dirty L2 slices and L1 sectors as they are now reach the file, in order. */
+must_check int qcow2_write_tables(struct qcow2 *q);
+/* In a fiber: dirty refcount slices reach the file. */
+must_check int qcow2_write_refs(struct qcow2 *q);
+/* The cache's hooks. */
+int qcow2_writeback_l2(void *q);
+int qcow2_writeback_refs(void *q);
+/* In a fiber: one metadata write, counted and noted. */
+must_check int qcow2_meta_write(struct qcow2 *q, const void *buf, uint64_t len, uint64_t off);
+/* In a fiber: the header's fixed fields, durable when it returns 0. */
+must_check int qcow2_header_commit(struct qcow2 *q);
+
+/* ---- table.c ---- */
+
+must_check int mem_table_init(struct mem_table *t, uint32_t n, uint64_t host_off);
+void mem_table_fini(struct mem_table *t);
+void mem_table_set(struct mem_table *t, uint32_t i, uint64_t v, uint64_t need);
+
+/* ---- open.c ---- */
+
+/* Says once what is wrong with the image; returns -EIO. */
+int qcow2_broken(struct qcow2 *q, const char *what, uint64_t at);
+
+/* ---- read.c, write.c ---- */
+
+int qcow2_read(struct format *fmt, struct iovec *iov, int niov, uint64_t off, uint64_t len);
+int qcow2_write(struct format *fmt, struct iovec *iov, int niov, uint64_t off, uint64_t len);
+
+#endif

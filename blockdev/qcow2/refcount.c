@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * refcount.c - reference counts, their blocks and the table of blocks.
+ *
+ * Growing lays the new part of the file out as
+ *
+ *   [refcount blocks] [a larger refcount table, if the old one is full] [clusters to hand out]
+ *
+ * and writes it so that no cut leaves a table naming something that is not there: the
+ * file's length and the blocks' content, then (a number later) what names them.
+ *
+ * Source: qcow2 specification, "Host cluster management".  Callers hold table_lock.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include "blockdev/qcow2/qcow2.h"
+
+#define NEW_BLOCKS_MAX 16 /* made in one step */
+
+static uint32_t entries_per_slice(const struct qcow2 *q)
+{
+	return (q->refs.slice_bytes * 8u) >> q->h.refcount_order;
+}
+
+static uint64_t block_off(const struct qcow2 *q, uint64_t i)
+{
+	return i < q->reftable.n ? be64_get(q->reftable.e[i]) & ~QCOW2_REFTABLE_RESERVED : 0;
+}
+
+/* Host offset of the slice with the cluster's count; 0: there is no block. */
+static int count_off(struct qcow2 *q, uint64_t cluster, uint64_t *off)
+{
+	uint64_t block = block_off(q, cluster / q->refs_per_block);
+	uint64_t slice = cluster % q->refs_per_block / entries_per_slice(q);
+
+	if (block % q->h.cluster_size)
+		return qcow2_broken(q, "refcount block at an unaligned offset", block);
+	*off = block ? block + slice * q->refs.slice_bytes : 0;
+	return 0;
+}
+
+int qcow2_refs_set(struct qcow2 *q, uint64_t first, uint64_t n, uint64_t value)
+{
+	uint32_t per = entries_per_slice(q), order = q->h.refcount_order;
+
+	while (n) {
+		uint32_t i = (uint32_t)(first % q->refs_per_block % per), from, to;
+		uint32_t k = (uint32_t)min_u64(n, per - i);
+		struct slice *s;
+		uint64_t off;
+		int err = count_off(q, first, &off);
+
+		if (err)
+			return err;
+		assert(off);
+		err = cache_get(&q->refs, off, &s);
+		if (err)
+			return err;
+		for (uint32_t j = 0; j < k; j++)
+			qcow2_refcount_set(s->data, i + j, order, value);
+		from = (uint32_t)(((uint64_t)i << order) / 8);
+		to = (uint32_t)(((uint64_t)(i + k) << order) + 7) / 8;
+		cache_dirty(&q->refs, s, from, to - from, 0);
+		cache_put(&q->refs, &s);
+		first += k;
+		n -= k;
+	}
+	return 0;
+}
+
+int qcow2_refs_state(struct qcow2 *q, uint64_t first, enum ref_state *st, uint64_t *run)
+{
+	uint32_t per = entries_per_slice(q), order = q->h.refcount_order;
+	uint32_t i = (uint32_t)(first % q->refs_per_block % per), k = 1;
+	struct slice *s;
+	uint64_t off;
+	bool is_free;
+	int err = count_off(q, first, &off);
+
+	if (err)
+		return err;
+	if (!off) {
+		*st = REF_NO_BLOCK;
+		*run = q->refs_per_block - first % q->refs_per_block;
+		return 0;
+	}
+	err = cache_get(&q->refs, off, &s);
+	if (err)
+		return err;
+	is_free = !qcow2_refcount_get(s->data, i, order);
+	while (i + k < per && !qcow2_refcount_get(s->data, i + k, order) == is_free)
+		k++;
+	cache_put(&q->refs, &s);
+	*st = is_free ? REF_FREE : REF_USED;
+	*run = k;
+	return 0;
+}
+
+/* ---- growing ---- */
+
+struct layout {
+	uint64_t start;	  /* first cluster of the new part */
+	uint64_t blocks;  /* refcount blocks */
+	uint64_t table;	  /* clusters of the new refcount table, 0 if the old one will do */
+	uint64_t n;	  /* clusters to hand out */
+	uint64_t entries; /* of the refcount table that will do */
+};
+
+static uint64_t layout_end(const struct layout *y)
+{
+	return y->start + y->blocks + y->table + y->n;
+}
+
+/* Blocks that [start, end) lacks. */
+static uint64_t missing_blocks(const struct qcow2 *q, uint64_t start, uint64_t end)
+{
+	uint64_t n = 0;
+
+	for (uint64_t i = start / q->refs_per_block; i <= (end - 1) / q->refs_per_block; i++)
+		n += !block_off(q, i);
+	return n;
+}
+
+/* Blocks and table need counts themselves, so their number is found by trying. */
+static int layout_settle(const struct qcow2 *q, struct layout *y)
+{
+	for (;;) {
+		uint64_t end = layout_end(y), blocks = missing_blocks(q, y->start, end);
+		uint64_t entries = (end - 1) / q->refs_per_block + 1, table = 0;
+
+		if (entries > q->reftable.n) {
+			entries += entries / 2; /* half as much again, so that this is rare */
+			table = div_round_up(entries * 8, q->h.cluster_size);
+			entries = table * q->h.cluster_size / 8;
+			if (entries * 8 > QCOW2_REFTABLE_BYTES_MAX)
+				return -EFBIG;
+		}
+		if (blocks <= y->blocks && table <= y->table) {
+			y->entries = max_u64(y->table * q->h.cluster_size / 8, q->reftable.n);
+			return 0;
+		}
+		y->blocks = max_u64(y->blocks, blocks);
+		y->table = max_u64(y->table, table);
+	}
+}
+
+/* The first cluster from q->end on after which nothing is counted, as far as blocks reach. */
+static int free_start(struct qcow2 *q, uint64_t want, uint64_t *start)
+{
+	uint64_t at = q->end, top = (uint64_t)q->reftable.n * q->refs_per_block;
+
+	*start = at;
+	while (at < top && at < *start + want) {
+		enum ref_state st;
+		uint64_t run;
+		int err = qcow2_refs_state(q, at, &st, &run);
+
+		if (err)
+			return err;
+		at += run;
+		if (st == REF_USED)
+			*start = at;
+	}
+	return 0;
+}
+
+/* The new blocks' entries, in memory only; undone, the blocks are forgotten. */
+static void place_blocks(struct qcow2 *q, const struct layout *y, bool undo)
+{
+	uint64_t i = y->start / q->refs_per_block, placed = 0;
+
+	for (; placed < y->blocks && i < q->reftable.n; i++) {
+		uint64_t host = (y->start + placed) << q->h.cluster_bits;
+
+		if (be64_get(q->reftable.e[i]) != (undo ? host : 0))
+			continue;
+		mem_table_set(&q->reftable, (uint32_t)i, undo ? 0 : host, 0);
+		if (undo)
+			cache_forget(&q->refs, host, q->h.cluster_size);
+		placed++;
+	}
+}
+
+int qcow2_reftable_write(struct qcow2 *q)
+{
+	struct mem_table *t = &q->reftable;
+	uint32_t per = SECTOR / 8;
+
+	for (uint32_t s = 0; t->n_dirty && s * per < t->n; s++) {
+		int err;
+
+		if (!t->dirty[s])
+			continue;
+		err = qcow2_meta_write(q, &t->e[s * per], SECTOR, t->host_off + s * (uint64_t)SECTOR);
+		if (err)
+			return err;
+		t->dirty[s] = 0;
+		t->n_dirty--;
+	}
+	return 0;
+}
+
+/* q->reftable is the larger one, and the blocks it names are durable. */
+static int switch_table(struct qcow2 *q)
+{
+	struct mem_table *t = &q->reftable;
+	int err = qcow2_meta_write(q, t->e, t->n * 8ULL, t->host_off);
+
+	if (!err)
+		err = sync_to(&q->fmt.sync, q->fmt.sync.writes);
+	if (err)
+		return err;
+	for (uint32_t s = 0; s * (SECTOR / 8) < t->n; s++)
+		t->dirty[s] = 0;
+	t->n_dirty = 0;
+	q->h.reftable_offset = t->host_off;
+	q->h.reftable_clusters = (uint32_t)(t->n * 8ULL / q->h.cluster_size);
+	err = qcow2_header_commit(q);
+	/* Which of the two tables the header names is unknown then: nothing may be written any more. */
+	if (err && !q->fmt.sync.err)
+		q->fmt.sync.err = err;
+	return err;
+}
+
+static int grow_file(struct qcow2 *q, uint64_t end)
+{
+	uint64_t size = file_size(q->fmt.file), want = end << q->h.cluster_bits;
+	int err = 0;
+
+	if (want > size)
+		err = file_extend(q->fmt.file, size, want - size);
+	if (!err)
+		sync_note(&q->fmt.sync);
+	return err;
+}
+
+/* Counts everything in the layout, and makes durable what the tables are about to name. */
+static int count_new(struct qcow2 *q, const struct layout *y)
+{
+	int err = qcow2_refs_set(q, y->start, layout_end(y) - y->start, 1);
+
+	/* With lazy refcounts the dirty mark stands in for them. */
+	if (!err && (!q->lazy || y->blocks))
+		err = qcow2_write_refs(q);
+	if (!err && y->blocks)
+		err = sync_to(&q->fmt.sync, q->fmt.sync.writes);
+	return err;
+}
+
+/* With a larger table: it serves lookups at once, and the old one comes back if that fails. */
+static int grow_table(struct qcow2 *q, const struct layout *y)
+{
+	struct mem_table old = q->reftable, bigger;
+	int err = mem_table_init(&bigger, (uint32_t)y->entries,
+		(y->start + y->blocks) << q->h.cluster_bits);
+
+	if (err)
+		return err;
+	memcpy(bigger.e, old.e, old.n * 8ULL);
+	q->reftable = bigger;
+	place_blocks(q, y, false);
+	err = count_new(q, y);
+	if (!err)
+		err = switch_table(q);
+	if (err) {
+		place_blocks(q, y, true);
+		mem_table_fini(&q->reftable);
+		q->reftable = old;
+		return err;
+	}
+	/* R3: the header that no longer names the old table is durable. */
+	err = qcow2_refs_set(q, old.host_off >> q->h.cluster_bits, old.n * 8ULL >> q->h.cluster_bits, 0);
+	mem_table_fini(&old);
+	return err;
+}
+
+static int grow_blocks(struct qcow2 *q, const struct layout *y)
+{
+	int err;
+
+	place_blocks(q, y, false);
+	err = count_new(q, y);
+	if (err)
+		place_blocks(q, y, true);
+	else
+		err = qcow2_reftable_write(q); /* what fails stays dirty, for the next time */
+	return err;
+}
+
+int qcow2_refs_grow(struct qcow2 *q, uint64_t want)
+{
+	struct layout y = {.n = min_u64(want, (uint64_t)NEW_BLOCKS_MAX * q->refs_per_block)};
+	struct run r = {.fresh = true};
+	int err = free_start(q, y.n + NEW_BLOCKS_MAX + 2 * q->h.reftable_clusters + 64, &y.start);
+
+	if (!err)
+		err = layout_settle(q, &y);
+	if (!err)
+		err = grow_file(q, layout_end(&y));
+	if (!err)
+		err = y.table ? grow_table(q, &y) : grow_blocks(q, &y);
+	if (err)
+		return err;
+	r.first = y.start + y.blocks + y.table;
+	r.n = y.n;
+	r.need = q->fmt.sync.writes;
+	q->end = layout_end(&y);
+	qcow2_alloc_add(q, &r);
+	return 0;
+}
