@@ -41,7 +41,8 @@ static int table_read(struct qcow2 *q, struct mem_table *t, uint32_t n, uint64_t
 }
 
 /* Before anything relies on the counts. */
-static int repair_if_dirty(struct file *f, struct qcow2_header *h, struct why *why)
+static int repair_if_dirty(struct file *f, const char *path, struct qcow2_header *h,
+	struct why *why)
 {
 	struct qcow2_check res = {0};
 	int err;
@@ -53,7 +54,10 @@ static int repair_if_dirty(struct file *f, struct qcow2_header *h, struct why *w
 		err = qcow2_header_read(f, h, why);
 	if (!err && (h->incompatible & QCOW2_INCOMPAT_DIRTY))
 		err = -EIO;
-	return why_set(why, err, "the image was not closed cleanly, and repairing it failed");
+	if (err)
+		return why_set(why, err, "the image was not closed cleanly, and repairing it failed");
+	log_info("%s: was not closed cleanly; repaired", path);
+	return 0;
 }
 
 /* Bitmaps and whatever else we do not keep up to date must not be believed after we wrote. */
@@ -136,7 +140,7 @@ static int qcow2_open(struct file *f, const struct disk_opts *o, struct format *
 	if (!err)
 		err = qcow2_header_supported(&q->h, !o->readonly, why);
 	if (!err && !o->readonly)
-		err = repair_if_dirty(f, &q->h, why);
+		err = repair_if_dirty(f, q->path, &q->h, why);
 	if (!err && q->h.l1_size < qcow2_l1_needed(q->h.size, q->h.cluster_bits))
 		err = why_set(why, -EINVAL, "the L1 table is too small for the image's size");
 	if (err)
