@@ -18,6 +18,9 @@
 /* 4 Mi entries: 2 EiB at 2 MiB clusters, 2 TiB at 64 KiB would need 32 Ki; a bigger table is an attack. */
 #define QCOW2_L1_BYTES_MAX	(32u * MiB)
 #define QCOW2_REFTABLE_BYTES_MAX (8u * MiB)
+#define QCOW2_SNAPSHOTS_MAX	65536u
+#define QCOW2_SNAPSHOTS_BYTES_MAX (64u * MiB) /* of the snapshot table; names and IDs are at most 64 KiB each */
+#define QCOW2_BACKING_MAX	1023u
 
 /* Bytes 0..71 of every image, then 72..103 of version 3. */
 struct qcow2_disk_header {
@@ -81,14 +84,18 @@ struct qcow2_header {
 	uint64_t incompatible, compatible, autoclear;
 	uint32_t refcount_order, refcount_bits, header_length;
 	uint8_t compression_type;
-	char backing_file[1024], backing_format[16];
-	char unknown_feature[48]; /* name of the first unknown incompatible bit, "" if none */
+	char backing_file[1024], backing_format[16], data_file[1024];
+	char unknown_features[200]; /* names of the unknown incompatible bits, "" if none */
+	/* Extensions that own clusters, so that check counts them. */
+	uint64_t crypto_offset, crypto_bytes;
+	uint32_t nb_bitmaps; /* 0: none */
+	uint64_t bitmaps_offset, bitmaps_bytes;
 };
 
 /* Geometry. */
 static inline uint32_t qcow2_l2_entries(const struct qcow2_header *h)
 {
-	return h->cluster_size / 8; /* extended L2 entries are refused so far */
+	return h->cluster_size / ((h->incompatible & QCOW2_INCOMPAT_EXTL2) ? 16 : 8);
 }
 
 static inline uint32_t qcow2_refblock_entries(const struct qcow2_header *h)
@@ -96,16 +103,40 @@ static inline uint32_t qcow2_refblock_entries(const struct qcow2_header *h)
 	return (h->cluster_size * 8ULL) >> h->refcount_order;
 }
 
-/* L1 entries that a disk of this size needs. */
+/* L1 entries that a disk of this size needs, with 8-byte L2 entries. */
 uint64_t qcow2_l1_needed(uint64_t size, uint32_t cluster_bits);
 
 /*
+ * Does a cluster at host_off lie past the end of the file?  Openers treat an L2 entry that
+ * says so as unallocated, check reports it, repair drops it.  A cluster that begins exactly
+ * at the end is the last one of a file whose tail was never written: it reads as zeros.
+ */
+static inline bool qcow2_past_end(uint64_t host_off, uint64_t file_bytes)
+{
+	return host_off > file_bytes;
+}
+
+/* What a compressed L2 entry names: bytes [*off, *off + *len), in whole sectors at its end. */
+static inline void qcow2_compressed_range(uint64_t entry, uint32_t cluster_bits, uint64_t *off,
+	uint64_t *len)
+{
+	uint32_t x = 62 - (cluster_bits - 8);
+	uint64_t sectors = ((entry & ~(QCOW2_OFLAG_COPIED | QCOW2_OFLAG_COMPRESSED)) >> x) + 1;
+
+	*off = entry & ((1ULL << x) - 1) & 0x00ffffffffffffffULL;
+	*len = sectors * SECTOR - (*off & (SECTOR - 1));
+}
+
+/*
  * In a fiber.  Reads and checks the header against the spec and the limits above, and the
- * extensions that matter.  0, -EMEDIUMTYPE (not qcow2), -ENOTSUP (version), or
- * -EINVAL (broken), with words.  Unknown or unbuilt features do not fail here.
+ * extensions that matter.  0, -EMEDIUMTYPE (not qcow2), -ENOTSUP (version), -EINVAL
+ * (broken) or -EFBIG (beyond the limits above), with words.  Unknown or unbuilt features do not fail here.
  */
 must_check int qcow2_header_read(struct file *f, struct qcow2_header *h, struct why *why);
-/* 0, or -ENOTSUP with the name of the first feature that this build cannot read or write. */
+/*
+ * 0, or -ENOTSUP with the name of the first feature that this build cannot read or write;
+ * -EINVAL if the image has no refcount table and is to be written.
+ */
 must_check int qcow2_header_supported(const struct qcow2_header *h, bool writable, struct why *why);
 /*
  * In a fiber: rewrites the fixed fields in place (one write of the first sector, extensions
@@ -125,7 +156,12 @@ struct qcow2_create_opts {
 	uint32_t version; /* 0: 3 */
 	bool lazy_refcounts;
 };
-/* In a fiber, on an empty file: writes the image and makes it durable. */
+/* Can such an image be made?  Touches no file.  0, or -EINVAL or -EFBIG with words. */
+must_check int qcow2_create_check(const struct qcow2_create_opts *o, struct why *why);
+/*
+ * In a fiber, on an empty file or a block device: writes the image and makes it durable, the
+ * header last, so that a cut leaves a whole image or none.
+ */
 must_check int qcow2_create(struct file *f, const struct qcow2_create_opts *o, struct why *why);
 
 /* Check and repair. */
