@@ -13,7 +13,7 @@
 
 #define must_check	 __attribute__((warn_unused_result))
 #define printf_like(f, a) __attribute__((format(printf, f, a)))
-#define unused		 __attribute__((unused))
+#define maybe_unused	 __attribute__((unused))
 
 #define ARRAY_SIZE(a)	 (sizeof(a) / sizeof((a)[0]))
 #define container_of(p, type, member) ((type *)((char *)(p)-offsetof(type, member)))
