@@ -48,9 +48,9 @@ enum pci_bar_kind { PCI_BAR_NONE, PCI_BAR_IO, PCI_BAR_MEM32, PCI_BAR_MEM64, PCI_
 struct pci_dev;
 struct pci_bar {
 	enum pci_bar_kind kind;
-	struct bus_range range; /* base: where it is decoded now, if mapped */
-	uint64_t reset_base;	/* where it is at power-on */
-	bool mapped;
+	struct bus_range range; /* base: where it is decoded, or was last */
+	bool mapped;		/* the range is on the bus */
+	bool told;		/* bar_mapped(true) was called for base */
 	struct pci_dev *dev;
 };
 
@@ -59,7 +59,7 @@ struct pci_dev_ops {
 	void (*config_written)(struct pci_dev *d, unsigned off, unsigned len);
 	/* Before a guest's read; to bring bytes up to date.  NULL allowed. */
 	void (*config_read)(struct pci_dev *d, unsigned off, unsigned len);
-	/* The BAR is now decoded at base, or (mapped false) no longer.  NULL allowed. */
+	/* The BAR is now decoded at base, or gives base up.  In pairs.  NULL allowed. */
 	void (*bar_mapped)(struct pci_dev *d, unsigned bar, uint64_t base, bool mapped);
 };
 
@@ -96,7 +96,7 @@ unsigned pci_cap_add(struct pci_dev *d, uint8_t id, const void *body, unsigned b
 /* Takes the next free slot and places the BARs.  0, or -ENOSPC, -EEXIST. */
 must_check int pci_dev_add(struct pci_bus *b, struct pci_dev *d);
 void pci_dev_remove(struct pci_dev *d);
-/* Power-on values again: configuration space and BAR places.  Any vCPU thread. */
+/* Power-on values again, without config_written().  Any vCPU thread. */
 void pci_dev_reset(struct pci_dev *d);
 /* Asserts or releases the interrupt pin.  Any thread. */
 void pci_intx_set(struct pci_dev *d, bool level);
