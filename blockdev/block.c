@@ -217,8 +217,7 @@ static void commit_fiber(struct fiber_start *s)
 			list_entry(n, struct wce_change, link)->in_round = true;
 		err = commit_round(d);
 		while (!list_empty(&d->wce_waiting)) {
-			struct wce_change *c =
-				list_first(&d->wce_waiting, struct wce_change, link);
+			struct wce_change *c = list_first(&d->wce_waiting, struct wce_change, link);
 
 			if (!c->in_round)
 				break;
@@ -362,8 +361,8 @@ int disk_pread(struct disk *d, void *buf, uint64_t len, uint64_t off)
 {
 	struct iovec iov = {buf, len};
 
-	return submit_and_wait(
-		d, (struct blk_req){.op = BLK_READ, .iov = &iov, .niov = 1, .off = off, .len = len});
+	return submit_and_wait(d,
+		(struct blk_req){.op = BLK_READ, .iov = &iov, .niov = 1, .off = off, .len = len});
 }
 
 int disk_pwrite(struct disk *d, const void *buf, uint64_t len, uint64_t off, unsigned flags)

@@ -37,18 +37,18 @@ struct disk_opts {
 	const char *format; /* "raw", "qcow2" or NULL: probed, raw with a warning */
 	enum cache_mode cache;
 	bool readonly;
-	bool nolock;		 /* read an image that somebody else writes */
+	bool nolock;             /* read an image that somebody else writes */
 	uint64_t l2_cache_bytes; /* 0: automatic */
 	uint64_t refcount_cache_bytes;
 };
 
 /* 0, or -errno with words (path not included).  Turns the loop until the image is open. */
-must_check int disk_open(struct loop *l, const struct disk_opts *o, struct disk **out,
-	struct why *why);
+must_check int disk_open(
+	struct loop *l, const struct disk_opts *o, struct disk **out, struct why *why);
 /* Same on a file that the caller made (tests, filters); takes the file over, also on error. */
 struct file;
-must_check int disk_open_file(struct file *f, const struct disk_opts *o, struct disk **out,
-	struct why *why);
+must_check int disk_open_file(
+	struct file *f, const struct disk_opts *o, struct disk **out, struct why *why);
 /*
  * Waits for what is in flight, makes everything durable, marks the image clean, closes.
  * Frees d in any case; -errno if the image could not be left clean (say so to the user).
@@ -56,12 +56,13 @@ must_check int disk_open_file(struct file *f, const struct disk_opts *o, struct 
 must_check int disk_close(struct disk *d, struct why *why);
 /* The same; out (not NULL) gets the figures including what closing itself cost. */
 must_check int disk_close_stats(struct disk *d, struct disk_stats *out, struct why *why);
-/* Drops everything without another host write: what a power cut of the process leaves.  For tests. */
+/* Drops everything without another host write: what a power cut of the process leaves.  For tests.
+ */
 void disk_abandon(struct disk *d);
 
-uint64_t disk_size(const struct disk *d); /* bytes */
-uint32_t disk_block_size(const struct disk *d);	   /* bytes: what the host prefers for alignment */
-uint32_t disk_cluster_size(const struct disk *d);  /* bytes; 0: the format has none */
+uint64_t disk_size(const struct disk *d);         /* bytes */
+uint32_t disk_block_size(const struct disk *d);   /* bytes: what the host prefers for alignment */
+uint32_t disk_cluster_size(const struct disk *d); /* bytes; 0: the format has none */
 const char *disk_format(const struct disk *d);
 const char *disk_path(const struct disk *d);
 bool disk_readonly(const struct disk *d);
@@ -88,12 +89,13 @@ struct blk_req {
 	struct fiber_start start;
 	uint64_t t_start_ns, seq;
 	int err;
-	bool durable; /* must be durable before done() */
+	bool durable;                /* must be durable before done() */
 	uint64_t room[BLK_REQ_ROOM]; /* the one host operation of a mapped request */
 };
 
 void disk_submit(struct disk *d, struct blk_req *r);
-/* Until nothing is in flight: suspends in a fiber; elsewhere turns the loop, so not in a callback. */
+/* Until nothing is in flight: suspends in a fiber; elsewhere turns the loop, so not in a callback.
+ */
 void disk_drain(struct disk *d);
 
 /* The guest-visible cache bit.  Readable from any thread. */
@@ -117,14 +119,15 @@ bool disk_wce_default(const struct disk *d); /* at power-on */
 
 /* In a fiber: one request, waited for.  0 or -errno. */
 must_check int disk_pread(struct disk *d, void *buf, uint64_t len, uint64_t off);
-must_check int disk_pwrite(struct disk *d, const void *buf, uint64_t len, uint64_t off,
-	unsigned flags);
+must_check int disk_pwrite(
+	struct disk *d, const void *buf, uint64_t len, uint64_t off, unsigned flags);
 must_check int disk_flush(struct disk *d);
 
-/* Latency histogram: bucket i counts requests that took [2^i, 2^(i+1)) microseconds; 0 also less. */
+/* Latency histogram: bucket i counts requests that took [2^i, 2^(i+1)) microseconds; 0 also less.
+ */
 #define DISK_HIST 24
 struct disk_stats {
-	uint64_t reads, writes, flushes;	  /* the guest's, completed */
+	uint64_t reads, writes, flushes;          /* the guest's, completed */
 	uint64_t read_bytes, write_bytes, failed; /* failed: of any kind */
 	uint64_t wce_changes;
 	uint64_t host_reads, host_writes, host_fdatasyncs, host_fallocates;

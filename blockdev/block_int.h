@@ -22,7 +22,7 @@ struct disk {
 	struct list finished; /* ends known inside disk_submit() */
 	struct loop_work finished_work;
 
-	uint64_t acked;	    /* writes that completed */
+	uint64_t acked;     /* writes that completed */
 	uint64_t committed; /* all up to here are durable */
 	struct list waiting, wce_waiting;
 	bool commit_running;

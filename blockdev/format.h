@@ -16,7 +16,7 @@ struct format {
 	const struct format_ops *ops;
 	struct file *file; /* owned by the format once open succeeded */
 	struct sync sync;  /* every host write of the format is noted here */
-	uint64_t size;	   /* bytes the guest sees */
+	uint64_t size;     /* bytes the guest sees */
 	uint32_t cluster_size;
 	bool readonly;
 	uint64_t metadata_bytes; /* written so far, of the file's written bytes */
@@ -27,14 +27,17 @@ struct format_ops {
 	/* 0..100: how sure are we, from the first bytes of the file? */
 	int (*probe)(const uint8_t *head, size_t len);
 	/* In a fiber.  Takes f over on success only.  0, or -errno with words. */
-	int (*open)(struct file *f, const struct disk_opts *o, struct format **out, struct why *why);
+	int (*open)(
+		struct file *f, const struct disk_opts *o, struct format **out, struct why *why);
 	/* In a fiber; nothing in flight.  Writes back, makes durable and marks clean. */
 	int (*close)(struct format *fmt, struct why *why);
-	/* Frees fmt and closes the file without another host write; after close, or instead of it. */
+	/* Frees fmt and closes the file without another host write; after close, or instead of it.
+	 */
 	void (*free)(struct format *fmt);
 	/*
 	 * On the loop, no fiber: takes the request if it maps to one host operation (then it
-	 * calls format_submit()), or to none (format_zeros()).  false: call read or write in a fiber.
+	 * calls format_submit()), or to none (format_zeros()).  false: call read or write in a
+	 * fiber.
 	 */
 	bool (*try_submit)(struct format *fmt, struct blk_req *r);
 	/* In a fiber; the range is inside the disk.  0 or -errno. */

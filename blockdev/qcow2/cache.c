@@ -38,8 +38,8 @@ int cache_init(struct cache *c, struct file *f, uint32_t slice_bytes, uint64_t b
 	c->slices = calloc(n, sizeof(*c->slices));
 	c->buckets = calloc(c->n_buckets, sizeof(*c->buckets));
 	/* mmap, not calloc: pages cost memory only when a slice is first used. */
-	c->mem = mmap(NULL, n * slice_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-		-1, 0);
+	c->mem = mmap(
+		NULL, n * slice_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (c->mem == MAP_FAILED)
 		c->mem = NULL;
 	if (!c->slices || !c->buckets || !c->mem) {
@@ -115,7 +115,8 @@ struct slice *cache_peek(struct cache *c, uint64_t host_off)
 
 static struct slice *victim(struct cache *c)
 {
-	list_for_each (p, &c->lru) {
+	list_for_each(p, &c->lru)
+	{
 		struct slice *s = list_entry(p, struct slice, lru);
 
 		if (!s->pins && !s->dirty && !s->writing && !s->loading)

@@ -22,12 +22,12 @@
 struct slice {
 	uint64_t host_off; /* of its first byte in the image; 0: unused */
 	uint8_t *data;
-	uint64_t need;	 /* durable before a dirty sector is written */
-	uint8_t dirty;	 /* bit i: sector i */
+	uint64_t need;   /* durable before a dirty sector is written */
+	uint8_t dirty;   /* bit i: sector i */
 	uint8_t writing; /* staged copies on their way to the file */
 	uint16_t pins;
 	bool loading;
-	struct list lru;	/* oldest first; on the cache's free or lru list */
+	struct list lru;        /* oldest first; on the cache's free or lru list */
 	struct list dirty_link; /* on cache->dirty while dirty */
 	struct slice *hash_next;
 };

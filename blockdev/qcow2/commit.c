@@ -31,7 +31,7 @@ struct piece {
 	uint32_t bytes;
 	uint8_t *copy;
 	struct slice *slice;
-	uint8_t bits;	/* slice: which sectors */
+	uint8_t bits;   /* slice: which sectors */
 	uint32_t l1_at; /* L1: first sector */
 	int err;
 };
@@ -81,8 +81,8 @@ static uint32_t granule(const struct qcow2 *q)
 	return want > SECTOR && want <= q->h.cluster_size ? want / SECTOR : 1;
 }
 
-static struct piece *piece_add(struct stage *st, uint64_t host_off, const uint8_t *from,
-	uint32_t sectors)
+static struct piece *piece_add(
+	struct stage *st, uint64_t host_off, const uint8_t *from, uint32_t sectors)
 {
 	struct piece *p = &st->pieces[st->n_pieces++];
 
@@ -186,8 +186,10 @@ static uint32_t write_some(struct qcow2 *q, struct stage *st, uint32_t from)
 		op->st = st;
 		op->first = from;
 		op->n = 0;
-		while (from < st->n_pieces && op->n < STAGE_IOV && st->pieces[from].host_off == end) {
-			op->iov[op->n++] = (struct iovec){st->pieces[from].copy, st->pieces[from].bytes};
+		while (from < st->n_pieces && op->n < STAGE_IOV &&
+			st->pieces[from].host_off == end) {
+			op->iov[op->n++] =
+				(struct iovec){st->pieces[from].copy, st->pieces[from].bytes};
 			end += st->pieces[from++].bytes;
 		}
 		memset(&op->r, 0, sizeof(op->r));

@@ -46,7 +46,8 @@ static int decode(struct qcow2 *q, uint64_t e, struct mapping *m)
 	m->host_off = e & QCOW2_OFFSET_MASK;
 	m->writable = e & QCOW2_OFLAG_COPIED;
 	if (e & QCOW2_OFLAG_COMPRESSED)
-		return qcow2_broken(q, "compressed cluster, which this version cannot read, entry", e);
+		return qcow2_broken(
+			q, "compressed cluster, which this version cannot read, entry", e);
 	if (m->host_off % q->h.cluster_size)
 		return qcow2_broken(q, "data cluster at an unaligned offset", m->host_off);
 	if (q->h.version >= 3 && (e & QCOW2_OFLAG_ZERO))
@@ -80,9 +81,8 @@ static int map_slice(struct qcow2 *q, const struct slice *s, uint64_t entry, uin
 		/* A broken entry is reported when it is its turn, not as somebody's neighbour. */
 		uint64_t v = be64_get(e[i]);
 
-		if ((v & QCOW2_OFLAG_COMPRESSED) ||
-			(v & QCOW2_OFFSET_MASK) % q->h.cluster_size || decode(q, v, &next) ||
-			!continues(m, &next, got))
+		if ((v & QCOW2_OFLAG_COMPRESSED) || (v & QCOW2_OFFSET_MASK) % q->h.cluster_size ||
+			decode(q, v, &next) || !continues(m, &next, got))
 			break;
 		got += q->h.cluster_size;
 	}
@@ -175,8 +175,8 @@ int qcow2_l2_ensure(struct qcow2 *q, uint64_t off)
 	if (err || (table && copied))
 		return err;
 	if (table)
-		return qcow2_broken(q, "L2 table that is shared, in an image without snapshots, at",
-			table);
+		return qcow2_broken(
+			q, "L2 table that is shared, in an image without snapshots, at", table);
 	if (l1_index(q, off) >= q->l1.n)
 		return qcow2_broken(q, "L1 table too short for guest offset", off);
 	fiber_lock(&q->table_lock);

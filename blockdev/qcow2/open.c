@@ -12,14 +12,14 @@
 #include "blockdev/qcow2/qcow2.h"
 
 /* QEMU's defaults: enough L2 for 256 GiB at 64 KiB clusters; refcounts are touched rarely. */
-#define L2_CACHE_MAX  (32 * MiB)
-#define REFS_CACHE    (256 * KiB)
+#define L2_CACHE_MAX (32 * MiB)
+#define REFS_CACHE   (256 * KiB)
 
 int qcow2_broken(struct qcow2 *q, const char *what, uint64_t at)
 {
 	if (!q->broken_told)
-		log_error("%s: broken image: %s %#llx; 'sluice img check' tells more", q->path, what,
-			(unsigned long long)at);
+		log_error("%s: broken image: %s %#llx; 'sluice img check' tells more", q->path,
+			what, (unsigned long long)at);
 	q->broken_told = true;
 	return -EIO;
 }
@@ -41,8 +41,8 @@ static int table_read(struct qcow2 *q, struct mem_table *t, uint32_t n, uint64_t
 }
 
 /* Before anything relies on the counts. */
-static int repair_if_dirty(struct file *f, const char *path, struct qcow2_header *h,
-	struct why *why)
+static int repair_if_dirty(
+	struct file *f, const char *path, struct qcow2_header *h, struct why *why)
 {
 	struct qcow2_check res = {0};
 	int err;
@@ -55,7 +55,8 @@ static int repair_if_dirty(struct file *f, const char *path, struct qcow2_header
 	if (!err && (h->incompatible & QCOW2_INCOMPAT_DIRTY))
 		err = -EIO;
 	if (err)
-		return why_set(why, err, "the image was not closed cleanly, and repairing it failed");
+		return why_set(
+			why, err, "the image was not closed cleanly, and repairing it failed");
 	log_info("%s: was not closed cleanly; repaired", path);
 	return 0;
 }
@@ -72,7 +73,8 @@ static int clear_autoclear(struct qcow2 *q)
 static int load(struct qcow2 *q, const struct disk_opts *o)
 {
 	uint32_t slice = (uint32_t)min_u64(q->h.cluster_size, SLICE_BYTES_MAX);
-	uint64_t l2_all = round_up(div_round_up(q->h.size, q->h.cluster_size) * 8, q->h.cluster_size);
+	uint64_t l2_all =
+		round_up(div_round_up(q->h.size, q->h.cluster_size) * 8, q->h.cluster_size);
 	uint64_t l2 = o->l2_cache_bytes ? o->l2_cache_bytes : L2_CACHE_MAX;
 	uint64_t refs = o->refcount_cache_bytes ? o->refcount_cache_bytes : REFS_CACHE;
 	int err;
@@ -126,8 +128,8 @@ static void qcow2_init(struct qcow2 *q, struct file *f, const struct disk_opts *
 	list_init(&q->pending);
 }
 
-static int qcow2_open(struct file *f, const struct disk_opts *o, struct format **out,
-	struct why *why)
+static int qcow2_open(
+	struct file *f, const struct disk_opts *o, struct format **out, struct why *why)
 {
 	struct qcow2 *q = calloc(1, sizeof(*q));
 	int err = -ENOMEM;

@@ -30,18 +30,18 @@
 /* A big-endian table kept whole in memory (L1, refcount table), written by dirty sector. */
 struct mem_table {
 	be64_t *e;
-	uint32_t n;	   /* entries */
+	uint32_t n;        /* entries */
 	uint64_t host_off; /* in the image */
-	uint64_t *need;	   /* per sector: durable before it is written */
-	uint8_t *dirty;	   /* per sector */
+	uint64_t *need;    /* per sector: durable before it is written */
+	uint8_t *dirty;    /* per sector */
 	uint32_t n_dirty;  /* sectors */
 };
 
 /* Clusters whose counts are one already and that no table names yet. */
 struct run {
 	uint64_t first, n; /* clusters */
-	bool fresh;	   /* never written since the file got that long: reads as zeros */
-	uint64_t need;	   /* durable before a table names one of them */
+	bool fresh;        /* never written since the file got that long: reads as zeros */
+	uint64_t need;     /* durable before a table names one of them */
 };
 #define RUNS_MAX 64
 
@@ -61,10 +61,10 @@ struct qcow2 {
 	struct run runs[RUNS_MAX];
 	uint32_t n_runs;
 	uint64_t reserved; /* clusters in runs */
-	uint64_t end;	   /* first cluster past everything used or counted */
-	uint64_t hole;	   /* the search for free clusters below end goes on here */
-	bool lazy;	   /* counts are written at close only, under the dirty bit */
-	bool reserving;	   /* the fiber that reserves ahead is at work */
+	uint64_t end;      /* first cluster past everything used or counted */
+	uint64_t hole;     /* the search for free clusters below end goes on here */
+	bool lazy;         /* counts are written at close only, under the dirty bit */
+	bool reserving;    /* the fiber that reserves ahead is at work */
 	struct fiber_start reserve_start;
 	struct fiber_queue reserve_q; /* for those who wait for it to end */
 	struct fiber_lock table_lock; /* new L2 tables, refcount structures, runs being made */
@@ -74,8 +74,8 @@ struct qcow2 {
 
 	struct fiber_lock commit_lock;
 	struct stage *stage; /* commit.c */
-	uint8_t *zeros;	     /* one cluster */
-	char *path;	     /* for messages */
+	uint8_t *zeros;      /* one cluster */
+	char *path;          /* for messages */
 	bool broken_told;    /* a broken table was reported once */
 };
 
@@ -87,17 +87,17 @@ static inline struct qcow2 *qcow2_of(struct format *fmt)
 /* ---- map.c ---- */
 
 enum map_kind {
-	MAP_HOLE,   /* nothing there: reads as zeros */
-	MAP_ZERO,   /* no host cluster, reads as zeros whatever is below */
+	MAP_HOLE,      /* nothing there: reads as zeros */
+	MAP_ZERO,      /* no host cluster, reads as zeros whatever is below */
 	MAP_ZERO_HOST, /* the same with a host cluster reserved for it */
-	MAP_DATA,   /* host cluster, written in place */
+	MAP_DATA,      /* host cluster, written in place */
 };
 
 struct mapping {
 	enum map_kind kind;
 	uint64_t host_off; /* bytes, of the first byte asked for; DATA and ZERO_HOST */
-	uint64_t len;	   /* bytes for which all this holds, host offsets running on */
-	bool writable;	   /* DATA: the copied flag is set */
+	uint64_t len;      /* bytes for which all this holds, host offsets running on */
+	bool writable;     /* DATA: the copied flag is set */
 };
 
 /* What lies at [off, off+len); from cache only.  false: a table must be read first. */
@@ -110,8 +110,8 @@ must_check int qcow2_l2_ensure(struct qcow2 *q, uint64_t off);
  * In a fiber: n guest clusters from guest offset off now live at host_off, and the table
  * says so once number need is durable.  The only place that changes an L2 entry.
  */
-must_check int qcow2_l2_set(struct qcow2 *q, uint64_t off, uint64_t n, uint64_t host_off,
-	uint64_t need);
+must_check int qcow2_l2_set(
+	struct qcow2 *q, uint64_t off, uint64_t n, uint64_t host_off, uint64_t need);
 
 /* ---- alloc.c ---- */
 
@@ -121,7 +121,8 @@ must_check int qcow2_alloc(struct qcow2 *q, uint64_t want, struct run *out);
 must_check int qcow2_alloc_locked(struct qcow2 *q, uint64_t want, struct run *out);
 /* Counted clusters for qcow2_alloc() to hand out; with no room to remember them they leak. */
 void qcow2_alloc_add(struct qcow2 *q, const struct run *r);
-/* In a fiber, at clean close: counts of unused clusters go back to zero, the file ends where they began. */
+/* In a fiber, at clean close: counts of unused clusters go back to zero, the file ends where they
+ * began. */
 must_check int qcow2_alloc_close(struct qcow2 *q);
 
 /* ---- refcount.c; the caller holds table_lock ---- */
@@ -130,7 +131,8 @@ must_check int qcow2_alloc_close(struct qcow2 *q);
 must_check int qcow2_refs_set(struct qcow2 *q, uint64_t first, uint64_t n, uint64_t value);
 
 enum ref_state { REF_FREE, REF_USED, REF_NO_BLOCK };
-/* In a fiber: the state of cluster first, and for how many clusters it goes on (at most one slice). */
+/* In a fiber: the state of cluster first, and for how many clusters it goes on (at most one slice).
+ */
 must_check int qcow2_refs_state(struct qcow2 *q, uint64_t first, enum ref_state *st, uint64_t *run);
 /*
  * In a fiber: grows the file at q->end by about want clusters, counts them all, and adds them

@@ -99,10 +99,10 @@ int qcow2_refs_state(struct qcow2 *q, uint64_t first, enum ref_state *st, uint64
 /* ---- growing ---- */
 
 struct layout {
-	uint64_t start;	  /* first cluster of the new part */
+	uint64_t start;   /* first cluster of the new part */
 	uint64_t blocks;  /* refcount blocks */
-	uint64_t table;	  /* clusters of the new refcount table, 0 if the old one will do */
-	uint64_t n;	  /* clusters to hand out */
+	uint64_t table;   /* clusters of the new refcount table, 0 if the old one will do */
+	uint64_t n;       /* clusters to hand out */
 	uint64_t entries; /* of the refcount table that will do */
 };
 
@@ -191,7 +191,8 @@ int qcow2_reftable_write(struct qcow2 *q)
 
 		if (!t->dirty[s])
 			continue;
-		err = qcow2_meta_write(q, &t->e[s * per], SECTOR, t->host_off + s * (uint64_t)SECTOR);
+		err = qcow2_meta_write(
+			q, &t->e[s * per], SECTOR, t->host_off + s * (uint64_t)SECTOR);
 		if (err)
 			return err;
 		t->dirty[s] = 0;
@@ -216,7 +217,8 @@ static int switch_table(struct qcow2 *q)
 	q->h.reftable_offset = t->host_off;
 	q->h.reftable_clusters = (uint32_t)(t->n * 8ULL / q->h.cluster_size);
 	err = qcow2_header_commit(q);
-	/* Which of the two tables the header names is unknown then: nothing may be written any more. */
+	/* Which of the two tables the header names is unknown then: nothing may be written any
+	 * more. */
 	if (err && !q->fmt.sync.err)
 		q->fmt.sync.err = err;
 	return err;
@@ -251,8 +253,8 @@ static int count_new(struct qcow2 *q, const struct layout *y)
 static int grow_table(struct qcow2 *q, const struct layout *y)
 {
 	struct mem_table old = q->reftable, bigger;
-	int err = mem_table_init(&bigger, (uint32_t)y->entries,
-		(y->start + y->blocks) << q->h.cluster_bits);
+	int err = mem_table_init(
+		&bigger, (uint32_t)y->entries, (y->start + y->blocks) << q->h.cluster_bits);
 
 	if (err)
 		return err;
@@ -269,7 +271,8 @@ static int grow_table(struct qcow2 *q, const struct layout *y)
 		return err;
 	}
 	/* R3: the header that no longer names the old table is durable. */
-	err = qcow2_refs_set(q, old.host_off >> q->h.cluster_bits, old.n * 8ULL >> q->h.cluster_bits, 0);
+	err = qcow2_refs_set(
+		q, old.host_off >> q->h.cluster_bits, old.n * 8ULL >> q->h.cluster_bits, 0);
 	mem_table_fini(&old);
 	return err;
 }

@@ -16,7 +16,8 @@
 
 static bool pending_overlaps(const struct qcow2 *q, uint64_t first, uint64_t n)
 {
-	list_for_each (p, &q->pending) {
+	list_for_each(p, &q->pending)
+	{
 		const struct pending *a = list_entry(p, struct pending, link);
 
 		if (ranges_overlap(a->first, a->n, first, n))
@@ -47,12 +48,13 @@ static int write_whole(struct qcow2 *q, struct iov_cursor *src, uint64_t host_of
 }
 
 struct alloc_write {
-	uint64_t off, len;   /* guest bytes */
-	uint64_t host_off;   /* 0: clusters must be found */
+	uint64_t off, len; /* guest bytes */
+	uint64_t host_off; /* 0: clusters must be found */
 };
 
 /* The range lies in unmapped clusters (or ones mapped as zero); nobody else is allocating them. */
-static int write_alloc(struct qcow2 *q, struct iov_cursor *src, struct alloc_write w, uint64_t *done)
+static int write_alloc(
+	struct qcow2 *q, struct iov_cursor *src, struct alloc_write w, uint64_t *done)
 {
 	uint64_t head = w.off & (q->h.cluster_size - 1);
 	uint64_t n = div_round_up(head + w.len, q->h.cluster_size);
@@ -83,8 +85,8 @@ static int write_alloc(struct qcow2 *q, struct iov_cursor *src, struct alloc_wri
 }
 
 /* One piece; *done bytes of it were written. */
-static int write_piece(struct qcow2 *q, struct iov_cursor *src, uint64_t off, uint64_t len,
-	uint64_t *done)
+static int write_piece(
+	struct qcow2 *q, struct iov_cursor *src, uint64_t off, uint64_t len, uint64_t *done)
 {
 	struct pending p;
 	struct mapping m;
@@ -115,7 +117,8 @@ static int write_piece(struct qcow2 *q, struct iov_cursor *src, uint64_t off, ui
 	*done = m.len;
 	if (m.kind == MAP_DATA) {
 		if (!m.writable)
-			return qcow2_broken(q, "shared data cluster, in an image without snapshots, at",
+			return qcow2_broken(q,
+				"shared data cluster, in an image without snapshots, at",
 				m.host_off);
 		return write_in_place(q, src, m.host_off, m.len);
 	}
