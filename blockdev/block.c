@@ -203,7 +203,7 @@ static void commit_fiber(struct fiber_start *s)
 	struct disk *d = container_of(s, struct disk, commit_start);
 
 	while (!list_empty(&d->waiting) || !list_empty(&d->wce_waiting)) {
-		struct list reqs, changes, *n;
+		struct list reqs, *n;
 		int err;
 
 		list_init(&reqs);
@@ -212,7 +212,6 @@ static void commit_fiber(struct fiber_start *s)
 		 * Changes to "off" stay listed while the round runs, so that writes which
 		 * complete meanwhile know that the bit is about to be off.
 		 */
-		list_init(&changes);
 		for (n = d->wce_waiting.next; n != &d->wce_waiting; n = n->next)
 			list_entry(n, struct wce_change, link)->in_round = true;
 		err = commit_round(d);
