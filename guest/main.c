@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * main.c - which words the command line may have, and the order of a run.
+ *
+ * Jobs run in the order of the table, whatever the order of the words; the first status that is
+ * not 0 is the exit status.  A word that no chosen job knows ends the run before it begins, so that
+ * a misspelt option cannot pass as a result.
+ */
+#include "guest/guest.h"
+
+struct job {
+	const char *name;
+	int (*run)(void);
+	const char *options; /* keys and words, separated and surrounded by spaces */
+};
+
+_Noreturn void guest_main(void);
+
+static const char common_options[] = " tsc_khz disk wait timeout seg ring ";
+
+static int job_hello(void)
+{
+	return STATUS_OK;
+}
+
+static int job_exit(void)
+{
+	return (int)option_u64("exit", 0, 0, 127);
+}
+
+static _Noreturn int job_spin(void)
+{
+	for (;;)
+		__builtin_ia32_pause();
+}
+
+static _Noreturn int job_halt(void)
+{
+	for (;;)
+		cpu_call(CALL_HALT, 0);
+}
+
+static int job_poweroff(void)
+{
+	outw(0x604, 0x2000);
+	delay_usec(1000000);
+	fail(STATUS_DEVICE, "poweroff: still running");
+}
+
+static int job_reset(void)
+{
+	outb(0xcf9, 6);
+	delay_usec(100000);
+	outb(0x64, 0xfe);
+	delay_usec(1000000);
+	fail(STATUS_DEVICE, "reset: still running");
+}
+
+static int job_triple(void)
+{
+	cpu_call(CALL_TRIPLE, 0);
+	fail(STATUS_DEVICE, "triple: still running");
+}
+
+static const struct job jobs[] = {
+	{"hello", job_hello, " "},
+	{"mem", job_mem, " "},
+	{"io", job_io, " rw bs depth seconds span queue flush_every flush "},
+	{"install", job_install, " flush verify "},
+	{"verify", job_verify, " verify "},
+	{"smp", job_smp, " smp "},
+	{"exit", job_exit, " exit "},
+	{"spin", job_spin, " "},
+	{"halt", job_halt, " "},
+	{"poweroff", job_poweroff, " "},
+	{"reset", job_reset, " "},
+	{"triple", job_triple, " "},
+};
+
+static bool wanted(const struct job *j)
+{
+	return option_flag(j->name) || option_str(j->name, NULL);
+}
+
+/* Whether list has the word, as far as its '='. */
+static bool listed(const char *list, const char *word)
+{
+	size_t len = 0;
+
+	while (word[len] && word[len] != '=')
+		len++;
+	for (const char *p = list; *p; p++)
+		if (p[0] == ' ' && strncmp(p + 1, word, len) == 0 && p[1 + len] == ' ')
+			return len != 0;
+	return false;
+}
+
+static bool known(const char *word)
+{
+	if (listed(common_options, word))
+		return true;
+	for (unsigned i = 0; i < ARRAY_SIZE(jobs); i++)
+		if (strcmp(word, jobs[i].name) == 0 ||
+			(wanted(&jobs[i]) && listed(jobs[i].options, word)))
+			return true;
+	return false;
+}
+
+_Noreturn void guest_main(void)
+{
+	int status = STATUS_OK, s;
+	unsigned n = 0;
+
+	for (unsigned i = 0; option_word(i); i++)
+		if (!known(option_word(i)))
+			fail(STATUS_USAGE, "unknown word '%s'", option_word(i));
+	for (unsigned i = 0; i < ARRAY_SIZE(jobs); i++)
+		n += wanted(&jobs[i]);
+	if (!n)
+		fail(STATUS_USAGE, "no job: hello, mem, io, install, verify, smp, exit, "
+				   "spin, halt, poweroff, reset or triple");
+	if (!option_flag("hello") || n > 1)
+		clock_init();
+	for (unsigned i = 0; i < ARRAY_SIZE(jobs); i++) {
+		if (!wanted(&jobs[i]))
+			continue;
+		s = jobs[i].run();
+		if (status == STATUS_OK)
+			status = s;
+	}
+	report("done status=%u", (unsigned)status);
+	leave(status);
+}
