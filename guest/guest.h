@@ -141,6 +141,8 @@ static inline uint32_t inl(uint16_t port)
 int job_io(void);
 int job_install(void);
 int job_verify(void);
+int job_wce(void);
+int job_hostile(void);
 int job_mem(void);
 int job_smp(void);
 

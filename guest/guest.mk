@@ -5,7 +5,8 @@
 GUEST_CC      ?= $(CC)
 GUEST_CFLAGS  := -std=gnu11 -O2 -g -ffreestanding -fno-pic -fno-pie -mno-red-zone \
                  -march=x86-64 -fcf-protection=none -fno-stack-protector \
-                 -fno-asynchronous-unwind-tables -fno-strict-aliasing -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes \
+                 -fno-asynchronous-unwind-tables -fno-strict-aliasing -Wall -Wextra \
+                 -Wshadow -Wvla -Wstrict-prototypes \
                  -Wmissing-prototypes -Wpointer-arith -Wwrite-strings -Wno-unused-parameter \
                  $(if $(WERROR)$(CI),-Werror)
 GUEST_LDFLAGS := -nostdlib -static -no-pie -Wl,--build-id=none,-z,noexecstack,-z,max-page-size=4096

@@ -11,6 +11,7 @@
 struct job {
 	const char *name;
 	int (*run)(void);
+	bool timed;          /* needs the clock */
 	const char *options; /* keys and words, separated and surrounded by spaces */
 };
 
@@ -63,18 +64,20 @@ static int job_triple(void)
 }
 
 static const struct job jobs[] = {
-	{"hello", job_hello, " "},
-	{"mem", job_mem, " "},
-	{"io", job_io, " rw bs depth seconds span queue flush_every flush "},
-	{"install", job_install, " flush verify "},
-	{"verify", job_verify, " verify "},
-	{"smp", job_smp, " smp "},
-	{"exit", job_exit, " exit "},
-	{"spin", job_spin, " "},
-	{"halt", job_halt, " "},
-	{"poweroff", job_poweroff, " "},
-	{"reset", job_reset, " "},
-	{"triple", job_triple, " "},
+	{"hello", job_hello, false, " "},
+	{"mem", job_mem, true, " "},
+	{"io", job_io, true, " rw bs depth seconds span queue flush_every "},
+	{"install", job_install, true, " flush verify "},
+	{"verify", job_verify, true, " verify "},
+	{"wce", job_wce, true, " script "},
+	{"hostile", job_hostile, true, " seed count case "},
+	{"smp", job_smp, true, " smp "},
+	{"exit", job_exit, false, " exit "},
+	{"spin", job_spin, false, " "},
+	{"halt", job_halt, false, " "},
+	{"poweroff", job_poweroff, true, " "},
+	{"reset", job_reset, true, " "},
+	{"triple", job_triple, false, " "},
 };
 
 static bool wanted(const struct job *j)
@@ -110,16 +113,20 @@ _Noreturn void guest_main(void)
 {
 	int status = STATUS_OK, s;
 	unsigned n = 0;
+	bool timed = false;
 
 	for (unsigned i = 0; option_word(i); i++)
 		if (!known(option_word(i)))
 			fail(STATUS_USAGE, "unknown word '%s'", option_word(i));
-	for (unsigned i = 0; i < ARRAY_SIZE(jobs); i++)
+	for (unsigned i = 0; i < ARRAY_SIZE(jobs); i++) {
 		n += wanted(&jobs[i]);
+		timed |= wanted(&jobs[i]) && jobs[i].timed;
+	}
 	if (!n)
-		fail(STATUS_USAGE, "no job: hello, mem, io, install, verify, smp, exit, "
-				   "spin, halt, poweroff, reset or triple");
-	if (!option_flag("hello") || n > 1)
+		fail(STATUS_USAGE,
+			"no job: hello, mem, io, install, verify, wce, hostile, smp, exit, "
+			"spin, halt, poweroff, reset or triple");
+	if (timed)
 		clock_init();
 	for (unsigned i = 0; i < ARRAY_SIZE(jobs); i++) {
 		if (!wanted(&jobs[i]))
