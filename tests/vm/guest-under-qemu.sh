@@ -47,7 +47,7 @@ fresh() {
 	qemu-img create -q -f qcow2 disk.qcow2 64M
 }
 
-# run FORMAT ",DRIVE-OPTIONS" ",DEVICE-OPTIONS" "WORDS" [QEMU-OPTION...]: sets out, err and $code.
+# run FORMAT ",DRIVE-OPTION" ",DEVICE-OPTION" "WORDS" [QEMU-OPTION...]: sets out, err, $code.
 run() {
 	format=$1 drive=$2 device=$3 words=$4
 	shift 4
@@ -55,7 +55,8 @@ run() {
 	timeout 60 qemu-system-x86_64 -M pc $accel -m 192 -nodefaults -no-reboot -display none \
 		-serial stdio -device isa-debug-exit,iobase=0xf4,iosize=4 -kernel "$guest" \
 		-append "$words" -drive if=none,id=d0,file=disk."$format",format="$format$drive" \
-# run FORMAT ",DRIVE-OPTION" ",DEVICE-OPTION" "WORDS" [QEMU-OPTION...]: leaves out, err and $code.
+		-device virtio-blk-pci,drive=d0,disable-legacy=on"$device" "$@" \
+		>out 2>err </dev/null
 	code=$?
 }
 
