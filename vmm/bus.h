@@ -10,7 +10,6 @@
 #define VMM_BUS_H
 
 #include "vmm/util/base.h"
-#include "vmm/util/list.h"
 
 struct bus;
 enum bus_kind { BUS_PORT, BUS_MMIO };
@@ -21,14 +20,17 @@ struct bus_range {
 	void (*write)(struct bus_range *r, uint64_t off, const void *data, unsigned len);
 	uint64_t base, len;
 	const char *name;
-	struct list link; /* the bus's */
 };
 
-/* 0, or -EEXIST if it overlaps another range.  The range belongs to the caller. */
+/*
+ * 0, or -EEXIST if it overlaps another range, -EINVAL if it is empty or wraps around, -ENOSPC.
+ * The range belongs to the caller.  May be called from a handler.
+ */
 must_check int bus_add(struct bus *b, enum bus_kind kind, struct bus_range *r);
 /*
  * After it returns no new call into r starts and no other thread is inside one.
- * May be called from a handler (a BAR that moves).
+ * May be called from a handler (a BAR that moves), also from r's own, which then may finish; but
+ * two handlers must not each wait for the other's range to be left.
  */
 void bus_remove(struct bus *b, enum bus_kind kind, struct bus_range *r);
 
@@ -36,8 +38,8 @@ void bus_remove(struct bus *b, enum bus_kind kind, struct bus_range *r);
  * A doorbell: a guest write to addr signals the eventfd without leaving the kernel (ioeventfd).
  * len 0 means any width.  0 or -errno.
  */
-must_check int bus_doorbell_add(struct bus *b, enum bus_kind kind, uint64_t addr, unsigned len,
-	int eventfd);
+must_check int bus_doorbell_add(
+	struct bus *b, enum bus_kind kind, uint64_t addr, unsigned len, int eventfd);
 void bus_doorbell_del(struct bus *b, enum bus_kind kind, uint64_t addr, unsigned len, int eventfd);
 
 #endif
