@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * vcpu.h - the machine's processors, one thread each.
+ *
+ *   new -> PARKED --vcpus_resume()--> RUNNING --vcpus_pause()--> PARKED -> free
+ *
+ * State is only read or set while all are parked.
+ */
+#ifndef VMM_VCPU_H
+#define VMM_VCPU_H
+
+#include "vmm/bus.h"
+#include "vmm/guest_mem.h"
+#include "vmm/util/log.h"
+
+struct kvm;
+struct vcpus;
+
+/* Called on a vCPU thread, which leaves the guest afterwards and waits to be paused. */
+enum vcpu_end {
+	VCPU_TRIPLE_FAULT,
+	VCPU_RESET,    /* the guest asked KVM itself */
+	VCPU_POWEROFF, /* likewise */
+	VCPU_FAILED,   /* KVM cannot go on; said so already */
+};
+
+struct vcpu_config {
+	struct kvm *kvm;
+	struct bus *bus; /* vCPU i is its reader i */
+	struct gmem *mem;
+	unsigned n;
+	void (*ended)(void *arg, enum vcpu_end how);
+	void *arg;
+};
+
+must_check int vcpus_new(const struct vcpu_config *c, struct vcpus **out, struct why *why);
+void vcpus_free(struct vcpus *vs); /* pauses first */
+
+/*
+ * As after power-on, except that vCPU 0 stands at a PVH kernel's entry: 32-bit protected mode,
+ * flat segments, ebx = start_info.  The others wait for INIT and SIPI.  0 or -errno.
+ */
+must_check int vcpus_power_on(struct vcpus *vs, uint32_t entry, uint32_t start_info);
+void vcpus_resume(struct vcpus *vs);
+/* Returns when every vCPU is out of the guest and its last access is complete. */
+void vcpus_pause(struct vcpus *vs);
+
+/* CLOCK_MONOTONIC when vCPU 0 first entered the guest; 0: not yet. */
+uint64_t vcpus_started_ns(const struct vcpus *vs);
+
+#endif
