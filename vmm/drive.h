@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * drive.h - a disk with the thread and the loop that it belongs to.
+ */
+#ifndef VMM_DRIVE_H
+#define VMM_DRIVE_H
+
+#include "blockdev/block.h"
+#include "vmm/util/log.h"
+#include "vmm/util/loop.h"
+
+struct drive_config {
+	struct disk_opts disk;
+	enum loop_aio aio;
+	const char *serial; /* shown to the guest; NULL: none */
+	unsigned queues;    /* 0: the device's default */
+};
+
+/* What a drive did, told when it is closed. */
+struct drive_report {
+	char name[16]; /* "drive0" */
+	char format[16];
+	const char *path;
+	enum cache_mode cache;
+	bool wce;
+	struct disk_stats running; /* just before it was closed */
+	struct disk_stats total;   /* and after */
+	bool known;                /* it was opened and closed: the above is filled in */
+};
+
+struct drive;
+
+/*
+ * Starts the thread "driveN" and opens the disk on it; *c must stay as long as the drive.
+ * 0, or -errno with words that begin with the path.
+ */
+must_check int drive_open(
+	const struct drive_config *c, unsigned index, struct drive **out, struct why *why);
+/* Closes the disk on its thread, ends the thread.  0, or -errno if the image is not left clean. */
+must_check int drive_close(struct drive *d, struct drive_report *r, struct why *why);
+
+struct loop *drive_loop(const struct drive *d);
+struct disk *drive_disk(const struct drive *d);
+
+#endif
