@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * machine.c - the whole machine, built in one function and taken down in reverse.
+ *
+ *   build -> resume -> wait for something to end it -> pause -> stop devices -> unbuild
+ *                        ^                     |
+ *                        +---- reset ----------+
+ *
+ * The main thread waits.  What ends the wait comes from a device or a vCPU (an event, of which the
+ * first one counts), from the user (a signal, a key) or from the clock.
+ *
+ * A reset pauses the vCPUs, resets every device, loads the kernel again over what is in memory
+ * and starts from the beginning; RAM that the kernel does not load keeps its content,
+ * as it does in a PC.
+ */
+#include "vmm/machine.h"
+
+#include <poll.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+#include "devices/pci.h"
+#include "devices/platform.h"
+#include "devices/virtio_blk.h"
+#include "vmm/boot_pvh.h"
+#include "vmm/bus_dispatch.h"
+#include "vmm/console.h"
+#include "vmm/irq_setup.h"
+#include "vmm/kvm.h"
+#include "vmm/stop.h"
+#include "vmm/vcpu.h"
+
+#define DEVICES_MAX (MACHINE_DRIVES_MAX + 8)
+
+struct machine {
+	struct machine_services services;
+	const struct machine_config *c;
+	struct kvm *kvm;
+	struct gmem mem;
+	struct kvm_chips *chips; /* at power-on */
+	struct vcpus *vcpus;
+	struct console *console;
+	struct device *devices[DEVICES_MAX]; /* in the order they were made */
+	unsigned n_devices;
+	struct drive *drives[MACHINE_DRIVES_MAX];
+	unsigned n_drives;
+	int wake_fd;
+	_Atomic int event; /* 0: none, else an EVENT_WORD */
+};
+
+/* What ended the wait, in one word so that the first one wins. */
+enum { FAILED = EV_EXIT + 1 };
+#define EVENT_WORD(ev, code) (0x10000 | (ev) << 8 | ((code)&0xff))
+#define EVENT_KIND(word)     ((word) >> 8 & 0xff)
+#define EVENT_CODE(word)     ((word)&0xff)
+
+static void event_set(struct machine *m, int ev, int code)
+{
+	int none = 0;
+	uint64_t one = 1;
+	ssize_t n;
+
+	if (!atomic_compare_exchange_strong(&m->event, &none, EVENT_WORD(ev, code)))
+		return;
+	n = write(m->wake_fd, &one, sizeof(one));
+	(void)n; /* a full counter wakes as well */
+}
+
+static void on_event(struct machine_services *s, enum machine_event ev, int code)
+{
+	event_set(container_of(s, struct machine, services), ev, code);
+}
+
+static void on_vcpu_end(void *arg, enum vcpu_end how)
+{
+	switch (how) {
+	case VCPU_TRIPLE_FAULT:
+		log_warn("triple fault in the guest: reset");
+		event_set(arg, EV_RESET, 0);
+		break;
+	case VCPU_RESET:
+		event_set(arg, EV_RESET, 0);
+		break;
+	case VCPU_POWEROFF:
+		event_set(arg, EV_POWEROFF, 0);
+		break;
+	case VCPU_FAILED:
+		event_set(arg, FAILED, 0);
+		break;
+	}
+}
+
+static int add_device(struct machine *m, int err, struct device *d)
+{
+	if (!err) {
+		assert(m->n_devices < DEVICES_MAX);
+		m->devices[m->n_devices++] = d;
+	}
+	return err;
+}
+
+static int build_memory(struct machine *m, struct why *why)
+{
+	int err = gmem_init(&m->mem, m->c->mem_bytes, why);
+
+	for (int i = 0; !err && i < m->mem.n; i++) {
+		const struct gmem_region *r = &m->mem.r[i];
+
+		err = kvm_mem_add(m->kvm, (unsigned)i, r->gpa, r->len, r->host);
+		if (err)
+			why_set(why, err, "KVM refuses the guest's memory: %s", strerror(-err));
+	}
+	return err;
+}
+
+static int build_drive(struct machine *m, unsigned i, struct why *why)
+{
+	const struct drive_config *c = &m->c->drives[i];
+	struct virtio_blk_opts o = {.serial = c->serial, .num_queues = c->queues};
+	struct device *d;
+	struct drive *drive;
+	int err;
+
+	err = drive_open(c, i, &drive, why);
+	if (err)
+		return err;
+	m->drives[m->n_drives++] = drive;
+	err = virtio_blk_create(&m->services, drive_loop(drive), drive_disk(drive), &o, &d, why);
+	return add_device(m, err, d);
+}
+
+/* Puts the guest's program into memory and vCPU 0 at its entry; at power-on and at each reset. */
+static int boot(struct machine *m, struct why *why)
+{
+	struct boot_source src = {.kernel = &m->c->kernel,
+		.initrd = m->c->initrd.name ? &m->c->initrd : NULL,
+		.cmdline = m->c->cmdline};
+	struct boot_start start;
+	int err;
+
+	err = boot_pvh_load(&m->mem, &src, &start, why);
+	if (err)
+		return err;
+	err = vcpus_power_on(m->vcpus, start.entry, start.start_info);
+	if (err)
+		why_set(why, err, "KVM refuses the vCPU's start state: %s", strerror(-err));
+	return err;
+}
+
+static int machine_build(struct machine *m, struct why *why)
+{
+	struct machine_services *s = &m->services;
+	struct vcpu_config vc = {
+		.mem = &m->mem, .n = m->c->n_vcpus, .ended = on_vcpu_end, .arg = m};
+	struct device *d = NULL;
+	int err;
+
+	err = kvm_open(&m->kvm, why);
+	if (err)
+		return err;
+	err = build_memory(m, why);
+	if (err)
+		return err;
+	err = bus_new(m->kvm, m->c->n_vcpus, &s->bus);
+	if (err)
+		return err;
+	err = irqs_new(m->kvm, &s->irqs);
+	if (err)
+		return err;
+	s->mem = &m->mem;
+	s->event = on_event;
+	err = pci_host_create(s, &d);
+	err = add_device(m, err, d);
+	if (err)
+		return err;
+	err = console_open(m->c->serial, s, &m->console, why);
+	if (err)
+		return err;
+	add_device(m, 0, console_device(m->console));
+	err = power_create(s, &d);
+	err = add_device(m, err, d);
+	if (err)
+		return err;
+	err = debug_exit_create(s, &d);
+	err = add_device(m, err, d);
+	if (err)
+		return err;
+	for (unsigned i = 0; i < m->c->n_drives; i++) {
+		err = build_drive(m, i, why);
+		if (err)
+			return err;
+	}
+	vc.kvm = m->kvm;
+	vc.bus = s->bus;
+	err = vcpus_new(&vc, &m->vcpus, why);
+	if (err)
+		return err;
+	err = kvm_chips_save(m->kvm, &m->chips);
+	if (err)
+		return err;
+	return boot(m, why);
+}
+
+/*
+ * Each step takes back one of machine_build(), the last one first; what was never made is skipped.
+ * 0, or -errno if an image is not left clean.
+ */
+static int machine_unbuild(struct machine *m, struct machine_report *r)
+{
+	int result = 0;
+
+	free(m->chips);
+	vcpus_free(m->vcpus);
+	for (unsigned i = m->n_devices; i-- > 0;) {
+		if (m->devices[i]->ops->stop)
+			m->devices[i]->ops->stop(m->devices[i]);
+	}
+	while (m->n_devices) {
+		struct device *d = m->devices[--m->n_devices];
+
+		d->ops->destroy(d);
+	}
+	while (m->n_drives) {
+		struct why why = {{0}};
+		int err =
+			drive_close(m->drives[m->n_drives - 1], &r->drives[m->n_drives - 1], &why);
+
+		m->n_drives--;
+		if (err)
+			log_error("%s", why_text(&why, err));
+		result = err ? err : result;
+	}
+	console_close(m->console);
+	irqs_free(m->services.irqs);
+	bus_free(m->services.bus);
+	/* The VM goes before its memory: KVM looks at the mapping until then. */
+	kvm_close(m->kvm);
+	gmem_fini(&m->mem);
+	return result;
+}
+
+static int machine_reset(struct machine *m, struct why *why)
+{
+	uint64_t count;
+	ssize_t n;
+	int err;
+
+	console_hurry(m->console, true);
+	vcpus_pause(m->vcpus);
+	console_hurry(m->console, false);
+	for (unsigned i = 0; i < m->n_devices; i++) {
+		if (m->devices[i]->ops->reset)
+			m->devices[i]->ops->reset(m->devices[i]);
+	}
+	err = kvm_chips_restore(m->kvm, m->chips);
+	if (err)
+		return why_set(
+			why, err, "KVM cannot reset its interrupt controllers: %s", strerror(-err));
+	err = boot(m, why);
+	if (err)
+		return err;
+	/* Nothing runs, so what is still there belongs to the time before. */
+	atomic_store(&m->event, 0);
+	n = read(m->wake_fd, &count, sizeof(count));
+	(void)n; /* nothing to read is fine */
+	vcpus_resume(m->vcpus);
+	return 0;
+}
+
+/* Milliseconds to wait at most; -1: for ever. */
+static int time_left_ms(uint64_t deadline_ns)
+{
+	uint64_t now = loop_now_ns();
+
+	if (!deadline_ns)
+		return -1;
+	if (now >= deadline_ns)
+		return 0;
+	return (int)min_u64((deadline_ns - now) / 1000000 + 1, 1000000);
+}
+
+/* Until there is an event, a wish to end, or no time left; moves input meanwhile. */
+static void machine_wait(struct machine *m, uint64_t deadline_ns)
+{
+	while (!atomic_load(&m->event) && !stop_signal()) {
+		struct pollfd f[3] = {{.fd = m->wake_fd, .events = POLLIN},
+			{.fd = console_room_fd(m->console), .events = POLLIN},
+			{.fd = console_input_fd(m->console), .events = POLLIN}};
+		int ms = time_left_ms(deadline_ns);
+
+		if (!ms)
+			return;
+		if (poll(f, ARRAY_SIZE(f), ms) > 0 && (f[1].revents || f[2].revents))
+			console_input(m->console);
+	}
+}
+
+/* Runs the guest until its end; returns the exit status. */
+static int machine_loop(struct machine *m, struct machine_report *r)
+{
+	uint64_t deadline = 0;
+	struct why why = {{0}};
+
+	if (m->c->timeout_s)
+		deadline = loop_now_ns() + m->c->timeout_s * 1000000000ULL;
+	vcpus_resume(m->vcpus);
+	for (;;) {
+		int word, err;
+
+		machine_wait(m, deadline);
+		word = atomic_load(&m->event);
+		if (stop_signal())
+			return MACHINE_SIGNAL + stop_signal();
+		if (!word) {
+			log_error("the guest did not end within %u s", m->c->timeout_s);
+			return MACHINE_TIMEOUT;
+		}
+		if (EVENT_KIND(word) == EV_EXIT)
+			return EVENT_CODE(word);
+		if (EVENT_KIND(word) == FAILED)
+			return MACHINE_FAILED;
+		if (EVENT_KIND(word) == EV_POWEROFF || m->c->no_reboot)
+			return MACHINE_OK;
+		r->resets++;
+		err = machine_reset(m, &why);
+		if (err) {
+			log_error("reset: %s", why_text(&why, err));
+			return MACHINE_USER;
+		}
+	}
+}
+
+int machine_run(const struct machine_config *c, uint64_t start_ns, struct machine_report *r)
+{
+	struct machine *m = calloc(1, sizeof(*m));
+	struct why why = {{0}};
+	int err;
+
+	memset(r, 0, sizeof(*r));
+	r->status = MACHINE_USER;
+	r->first_instruction_ms = -1;
+	if (!m) {
+		log_error("%s", strerror(ENOMEM));
+		return r->status;
+	}
+	m->c = c;
+	m->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	err = m->wake_fd < 0 ? -errno : stop_watch(m->wake_fd, console_restore_terminal);
+	if (!err) {
+		/* Signals are for the main thread alone, and it starts all the others here. */
+		stop_block();
+		err = machine_build(m, &why);
+		stop_unblock();
+	}
+	if (err) {
+		log_error("%s", why_text(&why, err));
+	} else {
+		r->status = machine_loop(m, r);
+		console_hurry(m->console, true);
+		if (vcpus_started_ns(m->vcpus))
+			r->first_instruction_ms =
+				(double)(vcpus_started_ns(m->vcpus) - start_ns) / 1e6;
+	}
+	console_restore_terminal();
+	if (machine_unbuild(m, r) && r->status == MACHINE_OK)
+		r->status = MACHINE_USER;
+	stop_unwatch();
+	if (m->wake_fd >= 0)
+		close(m->wake_fd);
+	free(m);
+	r->seconds = (double)(loop_now_ns() - start_ns) / 1e9;
+	return r->status;
+}

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * run_options.c - what `sluice run` may be told: the tables, and what goes with what.
+ *
+ * Names and meanings are those that QEMU's users know.
+ */
+#include "vmm/run_options.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include "devices/virtio_blk.h"
+#include "vmm/console.h"
+#include "vmm/options.h"
+
+static const char *const iface_names[] = {"virtio", NULL};
+static const char *const format_names[] = {"raw", "qcow2", NULL};
+static const char *const aio_names[] = {"io_uring", "threads", NULL};
+static const enum loop_aio aio_values[] = {LOOP_AIO_URING, LOOP_AIO_THREADS};
+
+#define DRIVE(member) offsetof(struct run_drive, member)
+static const struct opt drive_table[] = {
+	{OPT("file", OPT_STRING, DRIVE(file), "FILE",
+		"the image; a comma in its name is written ',,'")},
+	{OPT("if", OPT_ENUM, DRIVE(iface), "virtio", "how the guest sees it"),
+		.names = iface_names},
+	{OPT("format", OPT_ENUM, DRIVE(format), "raw|qcow2",
+		 "do say it: guessed otherwise, with a warning if raw"),
+		.names = format_names},
+	{OPT("cache", OPT_ENUM, DRIVE(cache), "MODE",
+		 "writeback (default) and none: the guest's write cache is on at power-on;\n"
+		 "writethrough and directsync: off, every write is durable when acknowledged;\n"
+		 "none and directsync: bypass the host's page cache;\n"
+		 "unsafe: the guest's flushes are not carried out"),
+		.names = cache_mode_names},
+	{OPT("readonly", OPT_ON_OFF, DRIVE(readonly), "on|off",
+		"the guest may not write (default off)")},
+	{OPT("aio", OPT_ENUM, DRIVE(aio), "io_uring|threads",
+		 "how the host is asked (default: io_uring, threads where that is forbidden)"),
+		.names = aio_names},
+	{OPT("serial", OPT_STRING, DRIVE(serial), "TEXT", "serial number, at most 20 bytes")},
+	{OPT("queues", OPT_UINT, DRIVE(queues), "N", "request queues (default 1)"), .min = 1,
+		.max = VIRTIO_BLK_QUEUES_MAX},
+	{OPT("l2-cache-size", OPT_SIZE, DRIVE(l2_cache_bytes), "SIZE",
+		 "memory for qcow2's mapping tables"),
+		.min = 4096, .max = 1024 * GiB},
+	{OPT("refcount-cache-size", OPT_SIZE, DRIVE(refcount_cache_bytes), "SIZE",
+		 "memory for qcow2's reference counts"),
+		.min = 4096, .max = 1024 * GiB},
+	{0},
+};
+
+static int drive_add(void *obj, const char *value, struct why *why)
+{
+	struct run_options *o = obj;
+	struct run_drive *d;
+	int err;
+
+	if (o->n_drives == MACHINE_DRIVES_MAX)
+		return why_set(why, -EINVAL, "-drive: at most %d drives", MACHINE_DRIVES_MAX);
+	d = calloc(1, sizeof(*d));
+	if (!d)
+		return -ENOMEM;
+	o->drives[o->n_drives++] = d;
+	d->format = d->aio = -1;
+	d->text = strdup(value);
+	if (!d->text)
+		return -ENOMEM;
+	err = options_parse_list(drive_table, d, d->text, "drive", why);
+	if (err)
+		return err;
+	if (!d->file || !*d->file)
+		return why_set(why, -EINVAL, "-drive %s: file= is missing", value);
+	if (d->serial && strlen(d->serial) > 20)
+		return why_set(why, -EINVAL, "-drive: serial=%s: at most 20 bytes", d->serial);
+	return 0;
+}
+
+#define RUN(member) offsetof(struct run_options, member)
+static const struct opt run_table[] = {
+	{OPT("kernel", OPT_STRING, RUN(kernel), "FILE",
+		"ELF kernel with a PVH entry (a vmlinux with CONFIG_PVH=y), or @guest:\n"
+		"the built-in test guest")},
+	{OPT("initrd", OPT_STRING, RUN(initrd), "FILE", "initial RAM disk for it")},
+	{OPT("append", OPT_STRING, RUN(append), "TEXT", "its command line")},
+	{OPT("m", OPT_SIZE, RUN(mem_bytes), "SIZE",
+		 "guest memory (default 128M; a bare number is MiB)"),
+		.min = 2 * MiB, .max = 1 * TiB, .scale = MiB},
+	{OPT("smp", OPT_UINT, RUN(smp), "N", "number of vCPUs (default 1)"), .min = 1, .max = 255},
+	{OPT("drive", OPT_CALL, 0, "KEY=VALUE,...", "a disk; may be given several times:"),
+		.set = drive_add},
+	{OPT("serial", OPT_STRING, RUN(serial), "WHERE",
+		"the serial port: stdio (default), null or file:PATH")},
+	{OPT("timeout", OPT_UINT, RUN(timeout_s), "SECONDS", "end the machine after that time"),
+		.min = 1, .max = 10000000},
+	{OPT("no-reboot", OPT_FLAG, RUN(no_reboot), NULL, "a reset by the guest ends the run")},
+	{OPT("stats", OPT_STRING, RUN(stats), "FILE",
+		"at the end, write figures as JSON; - is stdout")},
+	{0},
+};
+
+int run_options_parse(struct run_options *o, int argc, char **argv, struct why *why)
+{
+	int err;
+
+	memset(o, 0, sizeof(*o));
+	o->append = "";
+	o->serial = "stdio";
+	o->mem_bytes = 128 * MiB;
+	o->smp = 1;
+	err = options_parse(run_table, o, argc, argv, why);
+	if (err)
+		return err;
+	if (!o->kernel)
+		return why_set(why, -EINVAL, "nothing to boot: give -kernel FILE");
+	if (!console_spec_ok(o->serial))
+		return why_set(
+			why, -EINVAL, "-serial %s: expected stdio, null or file:PATH", o->serial);
+	if (o->mem_bytes % 4096)
+		return why_set(why, -EINVAL, "-m: the size must be a multiple of 4K");
+	return 0;
+}
+
+void run_options_free(struct run_options *o)
+{
+	for (unsigned i = 0; i < o->n_drives; i++) {
+		free(o->drives[i]->text);
+		free(o->drives[i]);
+	}
+	o->n_drives = 0;
+}
+
+void run_options_drive(const struct run_drive *d, struct drive_config *out)
+{
+	*out = (struct drive_config){
+		.disk = {.path = d->file,
+			.format = d->format < 0 ? NULL : format_names[d->format],
+			.cache = (enum cache_mode)d->cache,
+			.readonly = d->readonly,
+			.l2_cache_bytes = d->l2_cache_bytes,
+			.refcount_cache_bytes = d->refcount_cache_bytes},
+		.aio = d->aio < 0 ? LOOP_AIO_AUTO : aio_values[d->aio],
+		.serial = d->serial,
+		.queues = d->queues,
+	};
+}
+
+void run_help(FILE *f)
+{
+	fprintf(f, "Usage: sluice run -kernel FILE [OPTION]...\n"
+		   "Boots a guest. Options take one dash or two.\n\n");
+	for (const struct opt *o = run_table; o->name; o++) {
+		const struct opt one[] = {*o, {0}};
+
+		options_help(f, one, false);
+		if (o->set == drive_add)
+			options_help(f, drive_table, true);
+	}
+	fprintf(f,
+		"\nKeys on a terminal: Ctrl-C ends the machine cleanly (a second one at once), as "
+		"does\nCtrl-A x; Ctrl-A Ctrl-C sends a Ctrl-C to the guest, Ctrl-A Ctrl-A a "
+		"Ctrl-A.\n"
+		"\nExit status: what the guest reports through port 0xf4; 0 after power-off, or "
+		"after a\n"
+		"reset with -no-reboot; 1 if the machine cannot be made as asked or an image "
+		"cannot be\n"
+		"closed; 3 at the time-out; 4 if KVM cannot go on; 128 plus the number of the "
+		"signal\n"
+		"that ended it (130: Ctrl-C). Images are closed clean in every case.\n");
+}

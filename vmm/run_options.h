@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * run_options.h - the command line of `sluice run`.
+ */
+#ifndef VMM_RUN_OPTIONS_H
+#define VMM_RUN_OPTIONS_H
+
+#include <stdio.h>
+#include "vmm/machine.h"
+
+struct run_options {
+	const char *kernel, *initrd, *append, *serial, *stats;
+	uint64_t mem_bytes;
+	unsigned smp, timeout_s;
+	bool no_reboot;
+	struct run_drive *drives[MACHINE_DRIVES_MAX];
+	unsigned n_drives;
+};
+
+struct run_drive {
+	char *text; /* owns the words below */
+	const char *file, *serial;
+	int iface, format, cache, aio; /* format -1: not said */
+	bool readonly;
+	unsigned queues;
+	uint64_t l2_cache_bytes, refcount_cache_bytes;
+};
+
+/* As options_parse(); everything that can be checked without opening anything is checked. */
+must_check int run_options_parse(struct run_options *o, int argc, char **argv, struct why *why);
+void run_options_free(struct run_options *o);
+void run_options_drive(const struct run_drive *d, struct drive_config *out);
+void run_help(FILE *f);
+
+#endif

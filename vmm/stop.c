@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * stop.c - the user's wish to end, as a flag and a descriptor to wait for.
+ *
+ * A signal handler has no argument, so what it needs is static here: written before the
+ * handlers are installed, and only by the main thread.
+ */
+#include "vmm/stop.h"
+
+#include <signal.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+static _Atomic int watched_fd = -1, came;
+static void (*force_fn)(void);
+
+static void wake(void)
+{
+	int fd = atomic_load(&watched_fd);
+	uint64_t one = 1;
+
+	if (fd >= 0) {
+		ssize_t n = write(fd, &one, sizeof(one));
+
+		(void)n; /* full: whoever waits is woken already */
+	}
+}
+
+static void on_signal(int sig)
+{
+	int saved = errno, none = 0;
+
+	if (!atomic_compare_exchange_strong(&came, &none, sig)) {
+		if (force_fn)
+			force_fn();
+		_exit(128 + sig);
+	}
+	wake();
+	errno = saved;
+}
+
+int stop_watch(int fd, void (*force)(void))
+{
+	struct sigaction sa = {.sa_handler = on_signal, .sa_flags = SA_RESTART}, old;
+
+	force_fn = force;
+	atomic_store(&watched_fd, fd);
+	sigemptyset(&sa.sa_mask);
+	for (unsigned i = 0; i < ARRAY_SIZE(signals); i++) {
+		/* nohup(1) ignores SIGHUP for us: so it stays. */
+		if (sigaction(signals[i], NULL, &old))
+			return -errno;
+		if (old.sa_handler != SIG_IGN && sigaction(signals[i], &sa, NULL))
+			return -errno;
+	}
+	return 0;
+}
+
+void stop_unwatch(void)
+{
+	atomic_store(&watched_fd, -1);
+}
+
+int stop_signal(void)
+{
+	return atomic_load(&came);
+}
+
+void stop_request(void)
+{
+	int none = 0;
+
+	atomic_compare_exchange_strong(&came, &none, SIGINT);
+	wake();
+}
+
+static void mask(int how)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	for (unsigned i = 0; i < ARRAY_SIZE(signals); i++)
+		sigaddset(&set, signals[i]);
+	pthread_sigmask(how, &set, NULL);
+}
+
+void stop_block(void)
+{
+	mask(SIG_BLOCK);
+}
+
+void stop_unblock(void)
+{
+	mask(SIG_UNBLOCK);
+}

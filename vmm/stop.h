@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * stop.h - SIGINT, SIGTERM and SIGHUP: the first asks for a clean end, the second forces one.
+ */
+#ifndef VMM_STOP_H
+#define VMM_STOP_H
+
+#include "vmm/util/base.h"
+
+/*
+ * From now on fd (an eventfd) is written when one of them comes.  force() runs in the signal
+ * handler before the process ends at once, on the second; it may be NULL.
+ */
+must_check int stop_watch(int fd, void (*force)(void));
+/* The handlers stay, so that a second signal still forces; fd is no longer written. */
+void stop_unwatch(void);
+/* Which signal came; 0: none. */
+int stop_signal(void);
+/* As if the user had sent SIGINT: a Ctrl-C that came as a byte. */
+void stop_request(void);
+
+/* Keeps these signals away from threads that the caller starts, until the end of the pair. */
+void stop_block(void);
+void stop_unblock(void);
+
+#endif
