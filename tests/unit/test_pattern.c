@@ -45,19 +45,24 @@ START_TEST(zeros_are_told_from_garbage)
 {
 	memset(data, 0, sizeof(data));
 	ck_assert_int_eq(pattern_check(data, &sector, &version), PATTERN_ZERO);
-	data[_i] = 1;
-	ck_assert_int_eq(pattern_check(data, &sector, &version), PATTERN_BAD);
-	ck_assert_uint_eq(sector, 0);
-	ck_assert_uint_eq(version, 0);
+	for (unsigned i = 0; i < sizeof(data); i++) {
+		data[i] = 1;
+		ck_assert_int_eq(pattern_check(data, &sector, &version), PATTERN_BAD);
+		ck_assert_uint_eq(sector, 0);
+		ck_assert_uint_eq(version, 0);
+		data[i] = 0;
+	}
 }
 END_TEST
 
 START_TEST(one_changed_byte_is_seen)
 {
-	pattern_fill(data, 99, 4);
-	data[_i] ^= 0x40;
-	ck_assert_int_eq(pattern_check(data, &sector, &version), PATTERN_BAD);
-	ck_assert(!pattern_is(data, 99, 4));
+	for (unsigned i = 0; i < sizeof(data); i++) {
+		pattern_fill(data, 99, 4);
+		data[i] ^= 0x40;
+		ck_assert_int_eq(pattern_check(data, &sector, &version), PATTERN_BAD);
+		ck_assert(!pattern_is(data, 99, 4));
+	}
 }
 END_TEST
 
@@ -66,9 +71,11 @@ START_TEST(a_torn_sector_is_seen)
 	_Alignas(8) unsigned char older[512];
 
 	pattern_fill(older, 99, 4);
-	pattern_fill(data, 99, 5);
-	memcpy(data + _i * 8, older + _i * 8, sizeof(data) - (size_t)_i * 8);
-	ck_assert_int_eq(pattern_check(data, &sector, &version), PATTERN_BAD);
+	for (size_t at = 8; at < sizeof(data); at += 8) {
+		pattern_fill(data, 99, 5);
+		memcpy(data + at, older + at, sizeof(data) - at);
+		ck_assert_int_eq(pattern_check(data, &sector, &version), PATTERN_BAD);
+	}
 }
 END_TEST
 
@@ -81,9 +88,9 @@ int main(void)
 
 	tcase_add_loop_test(tc, what_is_filled_decodes, 0, 4);
 	tcase_add_test(tc, the_words_are_as_written_down);
-	tcase_add_loop_test(tc, zeros_are_told_from_garbage, 0, 512);
-	tcase_add_loop_test(tc, one_changed_byte_is_seen, 0, 512);
-	tcase_add_loop_test(tc, a_torn_sector_is_seen, 1, PATTERN_WORDS);
+	tcase_add_test(tc, zeros_are_told_from_garbage);
+	tcase_add_test(tc, one_changed_byte_is_seen);
+	tcase_add_test(tc, a_torn_sector_is_seen);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);
