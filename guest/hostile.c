@@ -192,6 +192,17 @@ static void run_case(struct hostile *h, const struct hostile_case *c)
 			h->lost, h->strays, h->wrong, h->failed_valid);
 }
 
+static uint32_t ram_top(void)
+{
+	const struct ram_range *ram;
+	uint64_t top = 0;
+
+	for (unsigned i = 0, n = ram_ranges(&ram); i < n; i++)
+		if (ram[i].end < 1ull << 32)
+			top = MAX(top, ram[i].end);
+	return (uint32_t)top;
+}
+
 static const struct hostile_case *any_case(struct hostile *h)
 {
 	uint32_t k = pick(h, n_hostile_chains + n_hostile_registers);
@@ -226,6 +237,7 @@ int job_hostile(void)
 	if (h.d->sectors < 4 * SAFE_SECTORS || (h.d->features & F_RO))
 		fail(STATUS_USAGE, "hostile: wants a writable disk of %u sectors or more",
 			4 * SAFE_SECTORS);
+	h.ram_top = ram_top();
 	h.scratch = memory_alloc_top(SCRATCH_BYTES, "scratch");
 	restart(&h);
 	begin = rdtsc();

@@ -27,6 +27,7 @@ struct hostile {
 	struct virtq *q;
 	uint64_t rng;
 	uint8_t *scratch;
+	uint32_t ram_top;                     /* where RAM below 4 GiB ends */
 	uint16_t outstanding[VIRTQ_SIZE_MAX]; /* by head */
 	unsigned n_outstanding;
 	uint32_t bad_head; /* this id may come back too */

@@ -31,9 +31,10 @@ static uint64_t bad_sector(struct hostile *h)
 /* Where no RAM is, or only part of what is asked.  The APIC page takes no writes: they are MSIs. */
 static uint64_t bad_address(struct hostile *h, bool writable)
 {
-	const uint64_t list[] = {0xd0000000, 0xfec00000, 0xfffffff0, 0xffffffff, 0x100000000 - 256,
-		1ull << 40, 1ull << 52, 1ull << 63, ~0ull, ~0ull - 15, ~0ull - 511, 0xe8000000,
-		0x7fffffffffffffff, 0xfee00000, (uintptr_t)h->d->common, (uintptr_t)h->d->notify};
+	const uint64_t list[] = {h->ram_top, h->ram_top - 8, h->ram_top + 65536ull, 0xfec00000,
+		0xfffffff0, 0xffffffff, 0x100000000 - 256, 1ull << 40, 1ull << 52, 1ull << 63,
+		~0ull, ~0ull - 15, ~0ull - 511, 0x7fffffffffffffff, 0xfee00000,
+		(uintptr_t)h->d->common, (uintptr_t)h->d->notify};
 	uint32_t n = ARRAY_SIZE(list) - (writable ? 3 : 0);
 
 	return list[pick(h, n)];

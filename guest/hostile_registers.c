@@ -38,7 +38,7 @@ static void read_width(volatile uint8_t *base, unsigned off, unsigned width)
 
 static uint32_t low_address(struct hostile *h)
 {
-	const uint32_t list[] = {0xffffffff, 0xfffffff0, 0xfec00000, 0xd0000000, 0xffff0001,
+	const uint32_t list[] = {0xffffffff, 0xfffffff0, 0xfec00000, h->ram_top, 0xffff0001,
 		(uint32_t)scratch_at(h, SCRATCH_DATA), (uint32_t)scratch_at(h, SCRATCH_DATA + 1),
 		(uint32_t)scratch_at(h, SCRATCH_BYTES - 8), (uint32_t)(uintptr_t)h->d->common};
 
