@@ -10,7 +10,7 @@
 #include <string.h>
 #include "vmm/bench.h"
 
-#define INSTALL                                                                                     \
+#define INSTALL                                                                            \
 	"guest: install ops=9 reads=2 writes=5 flushes=2 read_kib=8 write_kib=20 usec=1500000"
 #define GOOD_END " errors=0 wrong=0\nguest: verify sectors=40 bad=0 first_bad=none\n"
 
