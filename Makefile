@@ -15,11 +15,11 @@ Q       := $(if $(V),,@)
 
 WARN    := -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
            -Wwrite-strings -Wno-unused-parameter $(if $(WERROR)$(CI),-Werror)
-SANFLAGS := $(if $(SAN),-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
 comma   := ,
+SANFLAGS := $(if $(SAN),-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
 CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64
 CFLAGS  ?= -O2 -g
-ALL_CFLAGS = -std=gnu11 $(CFLAGS) $(WARN) $(subst $(comma),$(comma),$(SANFLAGS)) -pthread -fno-strict-aliasing
+ALL_CFLAGS = -std=gnu11 $(CFLAGS) $(WARN) $(SANFLAGS) -pthread -fno-strict-aliasing
 LDLIBS  += -luring -ljansson -lz -lzstd -pthread
 
 # Debian packages: what building needs, what building the tests needs, and what else the tests use
@@ -94,7 +94,7 @@ $(B)/tests/unit/%: $(B)/tests/unit/%.o $(SUP_OBJ) $(B)/parts.a $(B)/libblockdev.
 $(B)/tests/bench/%: $(B)/tests/bench/%.o $(B)/libblockdev.a
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-$(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(SUP_OBJ) $(B)/parts.a $(B)/libblockdev.a
+$(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(B)/tests/fuzz/driver.o $(B)/parts.a $(B)/libblockdev.a
 	$(Q)echo "  LD    $@"
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
