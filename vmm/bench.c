@@ -12,6 +12,7 @@
 #include <unistd.h>
 #include "blockdev/block.h"
 #include "vmm/bench.h"
+#include "vmm/options.h"
 #include "vmm/util/loop.h"
 
 const struct bench_format bench_formats[] = {
@@ -26,106 +27,37 @@ const struct bench_bus bench_buses[] = {
 	{ NULL, NULL, NULL },
 };
 
-enum opt_kind { OPT_TEXT, OPT_COUNT, OPT_FLAG };
-#define OPT(name, kind, arg, field, help)                                                          \
-	{ name, arg, help, kind, offsetof(struct bench_opts, field) }
-static const struct opt {
-	const char *name, *arg, *help;
-	enum opt_kind kind;
-	size_t at;
-} opts[] = {
-	OPT("modes", OPT_TEXT, "LIST", modes,
-		"cache modes, comma-separated; default: all five"),
-	OPT("formats", OPT_TEXT, "LIST", formats,
-		"image formats; default raw,qcow2,qcow2+lazy"),
-	OPT("bus", OPT_TEXT, "LIST", buses, "how the guest sees its disk; default virtio"),
-	OPT("repeat", OPT_COUNT, "N", repeats, "measure each row N times; default 1"),
-	OPT("qemu", OPT_FLAG, NULL, qemu, "measure QEMU beside Sluice, turn by turn"),
-	OPT("json", OPT_TEXT, "FILE", json, "write every figure of every repeat to FILE"),
-	OPT("plot", OPT_TEXT, "FILE.svg", plot, "draw the result (needs gnuplot)"),
-	OPT("dir", OPT_TEXT, "DIR", dir,
-		"where to make the images; default $TMPDIR, else /var/tmp"),
-	OPT("keep", OPT_TEXT, "DIR", keep, "make the images in DIR and leave them there"),
-	OPT("timeout", OPT_COUNT, "SECONDS", timeout_s,
-		"give up on a measurement after that long; default 300"),
-	OPT("progress", OPT_FLAG, NULL, progress, "show progress (-p); on a terminal by default"),
+#define BENCH(name, kind, field, arg, help)                                                        \
+	OPT(name, kind, offsetof(struct bench_opts, field), arg, help)
+static const struct opt table[] = {
+	{BENCH("modes", OPT_STRING, modes, "LIST",
+		"cache modes, comma-separated (default: all five)")},
+	{BENCH("formats", OPT_STRING, formats, "LIST",
+		"formats of image (default: raw,qcow2,qcow2+lazy)")},
+	{BENCH("bus", OPT_STRING, buses, "LIST", "how the guest sees its disk (default: virtio)")},
+	{BENCH("repeat", OPT_UINT, repeats, "N", "measure each row N times (default: 1)"),
+		.min = 1, .max = 10000},
+	{BENCH("qemu", OPT_FLAG, qemu, NULL, "measure QEMU beside Sluice, in turn")},
+	{BENCH("json", OPT_STRING, json, "FILE", "write every figure of every repeat to FILE")},
+	{BENCH("plot", OPT_STRING, plot, "FILE", "draw the result as SVG (needs gnuplot)")},
+	{BENCH("dir", OPT_STRING, dir, "DIR",
+		"make the images in DIR (default: $TMPDIR, else /var/tmp)")},
+	{BENCH("keep", OPT_STRING, keep, "DIR", "make the images in DIR and leave them there")},
+	{BENCH("timeout", OPT_UINT, timeout_s, "SECONDS",
+		"give up on a measurement after that time (default: 300)"),
+		.min = 1, .max = 1000000},
+	{BENCH("progress", OPT_FLAG, progress, NULL,
+		"show progress; on a terminal it is shown anyway")},
+	{BENCH("p", OPT_FLAG, progress, NULL, "the same")},
+	{0},
 };
-#define COUNT_MAX 100000U
 
 static void usage(FILE *f)
 {
-	fprintf(f, "usage: sluice bench install [OPTION...]\n"
-		   "Installs Debian in a guest, onto each format of image in each cache mode,\n"
-		   "and says how long it took and what was written.\n\n");
-	for (size_t i = 0; i < ARRAY_SIZE(opts); i++) {
-		int n = fprintf(f, "  --%s%s%s", opts[i].name, opts[i].arg ? " " : "",
-			opts[i].arg ? opts[i].arg : "");
-
-		fprintf(f, "%*s%s\n", n < 22 ? 22 - n : 1, "", opts[i].help);
-	}
-}
-
-static const struct opt *find_opt(const char *word, size_t len)
-{
-	if (len == 1 && *word == 'p')
-		return find_opt("progress", 8);
-	for (size_t i = 0; i < ARRAY_SIZE(opts); i++)
-		if (strlen(opts[i].name) == len && strncmp(opts[i].name, word, len) == 0)
-			return &opts[i];
-	return NULL;
-}
-
-static int set_opt(struct bench_opts *o, const struct opt *opt, const char *value, struct why *why)
-{
-	void *field = (char *)o + opt->at;
-	unsigned long n;
-	char *end;
-
-	switch (opt->kind) {
-	case OPT_FLAG:
-		*(bool *)field = true;
-		return 0;
-	case OPT_TEXT:
-		*(const char **)field = value;
-		return *value ? 0 : why_set(why, -EINVAL, "--%s: empty", opt->name);
-	case OPT_COUNT:
-		errno = 0;
-		n = strtoul(value, &end, 10);
-		if (errno || *end || *value < '0' || *value > '9' || n == 0 || n > COUNT_MAX)
-			return why_set(why, -EINVAL, "--%s %s: expected a number from 1 to %u",
-				opt->name, value, COUNT_MAX);
-		*(unsigned *)field = (unsigned)n;
-		return 0;
-	}
-	return -EINVAL;
-}
-
-/* --name VALUE and --name=VALUE, with one dash or two. */
-static int parse(struct bench_opts *o, char **argv, struct why *why)
-{
-	for (; *argv; argv++) {
-		const char *word = *argv, *value;
-		const struct opt *opt;
-		size_t len;
-		int err;
-
-		if (*word != '-')
-			return why_set(why, -EINVAL, "%s: not an option", word);
-		word += word[1] == '-' ? 2 : 1;
-		len = strcspn(word, "=");
-		opt = find_opt(word, len);
-		if (!opt)
-			return why_set(why, -EINVAL, "%s: no such option (see --help)", *argv);
-		value = word[len] ? word + len + 1 : NULL;
-		if (opt->kind == OPT_FLAG && value)
-			return why_set(why, -EINVAL, "--%s takes no value", opt->name);
-		if (opt->kind != OPT_FLAG && !value && !(value = *++argv))
-			return why_set(why, -EINVAL, "--%s: expected %s", opt->name, opt->arg);
-		err = set_opt(o, opt, value, why);
-		if (err)
-			return err;
-	}
-	return 0;
+	fprintf(f, "Usage: sluice bench install [OPTION]...\n"
+		   "Installs Debian in a guest, onto each format of image in each cache mode, and\n"
+		   "says how long it took and what was written. Options take one dash or two.\n\n");
+	options_help(f, table, false);
 }
 
 typedef const char *name_of_fn(unsigned i); /* NULL after the last */
@@ -327,20 +259,17 @@ int bench_main(int argc, char **argv)
 		.timeout_s = 300,
 		.progress = isatty(STDERR_FILENO),
 	} };
+	int err, words = argc > 1 && strcmp(argv[1], "install") == 0 ? 2 : 1;
 	struct why why = { "" };
-	int err;
 
 	log_prefix("sluice bench");
-	for (int i = 1; i < argc; i++)
-		if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
-			usage(stdout);
-			return 0;
-		}
-	if (argc < 2 || strcmp(argv[1], "install") != 0) {
-		usage(stderr);
-		return 1;
+	err = options_parse(table, &b.o, argc - words, argv + words, &why);
+	if (err == OPTIONS_HELP) {
+		usage(stdout);
+		return 0;
 	}
-	err = parse(&b.o, argv + 2, &why);
+	if (!err && words == 1)
+		err = why_set(&why, -EINVAL, "what to measure is missing: sluice bench install");
 	if (!err) {
 		bench_child_signals();
 		err = install(&b, &why);
