@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * driver.c - feeds damaged copies of a target's seeds to it, for a given time.
+ *
+ * What finds the faults are the sanitizers, assert() and a clock: an input must be done with in
+ * HANG_S seconds.  The input that did it is left in a file, which as an argument replays it.
+ * FUZZ_SECONDS (default 10) and FUZZ_SEED (default 1) are taken from the environment.
+ * No coverage is measured: damage is aimed at big-endian words, as that is what images are made of.
+ */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include "tests/fuzz/fuzz.h"
+#include "vmm/util/base.h"
+#include "vmm/util/bytes.h"
+
+#define INPUT_MAX (4 * MiB)
+#define SEEDS_MAX 16
+#define HANG_S	  20
+
+static uint8_t input[INPUT_MAX];
+static size_t input_size;
+static char crash_file[256];
+static uint64_t random_state;
+
+void __sanitizer_set_death_callback(void (*fn)(void)) __attribute__((weak));
+
+static uint64_t rnd(uint64_t below)
+{
+	random_state ^= random_state << 13;
+	random_state ^= random_state >> 7;
+	random_state ^= random_state << 17;
+	return random_state % below;
+}
+
+/* Also from a signal handler: system calls only. */
+static void save_input(void)
+{
+	static const char words[] = "FAIL: the input is in ";
+	int fd = open(crash_file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+
+	if (fd < 0 || write(fd, input, input_size) != (ssize_t)input_size)
+		return;
+	close(fd);
+	if (write(2, words, sizeof(words) - 1) < 0 ||
+		write(2, crash_file, strlen(crash_file)) < 0 || write(2, "\n", 1) < 0)
+		_exit(1);
+}
+
+static void on_fatal(int sig)
+{
+	signal(SIGABRT, SIG_DFL);
+	save_input();
+	if (sig == SIGALRM && write(2, "this input hangs\n", 17) < 0)
+		_exit(1);
+	abort();
+}
+
+/* A word such as a format might hold: a place in the file, with flags, or a limit. */
+static uint64_t a_word(void)
+{
+	static const uint64_t limits[] = { 0, 1, 2, 0x7f, 0xff, 0x200, 0xffff, 0x10000,
+		0x7fffffff, 0x80000000, 0xffffffff, INT64_MAX, 1ULL << 63, UINT64_MAX,
+		0x00fffffffffffe00, UINT64_MAX - 511 };
+	uint64_t place = rnd(input_size + 4096) & ~511ULL;
+
+	switch (rnd(4)) {
+	case 0:
+		return limits[rnd(ARRAY_SIZE(limits))];
+	case 1:
+		return place | rnd(4) << 62 | (rnd(8) == 0);
+	case 2:
+		return 1ULL << rnd(64);
+	default:
+		return rnd(UINT64_MAX);
+	}
+}
+
+static void damage(void)
+{
+	/* Half of the damage goes where the headers are. */
+	size_t at = rnd(rnd(2) ? min_u64(input_size, 512) : input_size);
+	be64_t w64 = be64_make(a_word());
+	be32_t w32 = be32_make((uint32_t)a_word());
+
+	switch (rnd(8)) {
+	case 0:
+		input[at] ^= (uint8_t)(1 << rnd(8));
+		break;
+	case 1:
+		input[at] = (uint8_t)rnd(256);
+		break;
+	case 2:
+	case 3:
+		at &= ~3ULL;
+		if (range_within(at, 4, input_size))
+			memcpy(input + at, &w32, 4);
+		break;
+	case 4: { /* a piece of it elsewhere */
+		size_t len = 1ULL << rnd(10), from = rnd(input_size);
+
+		if (range_within(at, len, input_size) && range_within(from, len, input_size))
+			memmove(input + at, input + from, len);
+		break;
+	}
+	case 5:
+		if (rnd(4) == 0)
+			input_size = at + 1;
+		break;
+	default:
+		at &= ~7ULL;
+		if (range_within(at, 8, input_size))
+			memcpy(input + at, &w64, 8);
+	}
+}
+
+static int replay(const char *path)
+{
+	FILE *f = fopen(path, "re");
+
+	if (!f) {
+		perror(path);
+		return 1;
+	}
+	input_size = fread(input, 1, sizeof(input), f);
+	fclose(f);
+	LLVMFuzzerTestOneInput(input, input_size);
+	printf("ok %s: replayed %s\n", fuzz_name, path);
+	return 0;
+}
+
+static unsigned from_env(const char *name, unsigned by_default)
+{
+	const char *v = getenv(name);
+
+	return v && *v ? (unsigned)strtoul(v, NULL, 10) : by_default;
+}
+
+int main(int argc, char **argv)
+{
+	static uint8_t *seeds[SEEDS_MAX];
+	static size_t sizes[SEEDS_MAX];
+	unsigned n = 0, runs = 0, seed = from_env("FUZZ_SEED", 1);
+	time_t end = time(NULL) + from_env("FUZZ_SECONDS", 10);
+
+	if (argc > 1)
+		return replay(argv[1]);
+	random_state = seed * 0x9e3779b97f4a7c15ULL | 1;
+	snprintf(crash_file, sizeof(crash_file), "crash-%s-%u", fuzz_name, seed);
+	signal(SIGALRM, on_fatal);
+	signal(SIGABRT, on_fatal);
+	if (__sanitizer_set_death_callback)
+		__sanitizer_set_death_callback(save_input);
+	while (n < SEEDS_MAX && (sizes[n] = fuzz_seed(input, sizeof(input), n))) {
+		seeds[n] = malloc(sizes[n]);
+		if (!seeds[n])
+			return 1;
+		memcpy(seeds[n], input, sizes[n]);
+		n++;
+	}
+	if (!n) {
+		printf("FAIL %s: no seeds\n", fuzz_name);
+		return 1;
+	}
+	for (; time(NULL) < end; runs++) {
+		unsigned k = (unsigned)rnd(n);
+
+		input_size = sizes[k];
+		memcpy(input, seeds[k], sizes[k]);
+		/* The seeds themselves first; they must do no harm either. */
+		for (uint64_t i = runs < n ? 0 : 1 + rnd(8); i; i--)
+			damage();
+		alarm(HANG_S);
+		LLVMFuzzerTestOneInput(input, input_size);
+	}
+	alarm(0);
+	for (unsigned i = 0; i < n; i++)
+		free(seeds[i]);
+	printf("ok %s: %u inputs, seed %u\n", fuzz_name, runs, seed);
+	return 0;
+}
