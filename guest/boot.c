@@ -55,8 +55,10 @@ static void read_cmdline(const struct start_info *si)
 	const volatile char *s = (const volatile char *)si->cmdline_paddr;
 
 	if (mapped(si->cmdline_paddr, sizeof(text)))
-		for (unsigned i = 0; i < sizeof(text) - 1 && s[i]; i++)
+		for (unsigned i = 0; i < sizeof(text) && s[i]; i++)
 			text[i] = s[i];
+	if (text[sizeof(text) - 1])
+		fail(STATUS_USAGE, "command line longer than %u bytes", CMDLINE_BYTES - 1);
 	options_init(text);
 }
 

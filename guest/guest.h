@@ -37,7 +37,7 @@ _Noreturn void fail(int status, const char *fmt, ...) __attribute__((format(prin
 _Noreturn void leave(int status); /* ends the run without a word */
 
 /* options.c: words of the command line. */
-void options_init(const char *cmdline);
+void options_init(char *cmdline); /* keeps it, and cuts it up */
 const char *option_word(unsigned i);                      /* NULL after the last */
 bool option_flag(const char *name);                       /* the bare word is there */
 const char *option_str(const char *key, const char *def); /* key=value */

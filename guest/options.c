@@ -9,18 +9,13 @@
 
 #define WORDS_MAX 64
 
-static char text[4096];
 static const char *words[WORDS_MAX];
 static unsigned n_words;
 
-void options_init(const char *cmdline)
+void options_init(char *cmdline)
 {
-	size_t len = strlen(cmdline);
-	char *p = text;
+	char *p = cmdline;
 
-	if (len >= sizeof(text))
-		fail(STATUS_USAGE, "command line longer than %u bytes", (unsigned)sizeof(text) - 1);
-	memcpy(text, cmdline, len + 1);
 	while (*p) {
 		while (*p == ' ' || *p == '\t' || *p == '\n')
 			*p++ = 0;
