@@ -72,6 +72,27 @@ static_assert(offsetof(struct qcow2_disk_header, header_length) == 100, "qcow2 s
 #define QCOW2_EXT_CRYPTO       0x0537be77U
 #define QCOW2_EXT_DATA_FILE    0x44415441U
 
+/* Entry of the snapshot table; then extra data, ID, name, padding to 8 bytes. */
+struct qcow2_disk_snapshot {
+	be64_t l1_offset;
+	be32_t l1_size;
+	be16_t id_bytes, name_bytes;
+	be32_t sec, nsec;
+	be64_t vm_clock_ns;
+	be32_t vm_state_bytes, extra_bytes;
+};
+static_assert(sizeof(struct qcow2_disk_snapshot) == 40, "qcow2 spec: snapshot table entry");
+
+/* Entry of the bitmap directory; then extra data, name, padding to 8 bytes. */
+struct qcow2_disk_bitmap {
+	be64_t table_offset;
+	be32_t table_size, flags;
+	uint8_t type, granularity_bits;
+	be16_t name_bytes;
+	be32_t extra_bytes;
+};
+static_assert(sizeof(struct qcow2_disk_bitmap) == 24, "qcow2 spec: bitmap directory entry");
+
 /* The header in host order, checked. */
 struct qcow2_header {
 	uint32_t version, cluster_bits, cluster_size;
@@ -107,13 +128,12 @@ static inline uint32_t qcow2_refblock_entries(const struct qcow2_header *h)
 uint64_t qcow2_l1_needed(uint64_t size, uint32_t cluster_bits);
 
 /*
- * Does a cluster at host_off lie past the end of the file?  Openers treat an L2 entry that
- * says so as unallocated, check reports it, repair drops it.  A cluster that begins exactly
- * at the end is the last one of a file whose tail was never written: it reads as zeros.
+ * Does a cluster at host_off have no byte in the file?  Openers treat an L2 entry that says so
+ * as unallocated, check reports it (qemu-img too), repair drops it.
  */
 static inline bool qcow2_past_end(uint64_t host_off, uint64_t file_bytes)
 {
-	return host_off > file_bytes;
+	return host_off >= file_bytes;
 }
 
 /* What a compressed L2 entry names: bytes [*off, *off + *len), in whole sectors at its end. */
@@ -123,7 +143,7 @@ static inline void qcow2_compressed_range(uint64_t entry, uint32_t cluster_bits,
 	uint32_t x = 62 - (cluster_bits - 8);
 	uint64_t sectors = ((entry & ~(QCOW2_OFLAG_COPIED | QCOW2_OFLAG_COMPRESSED)) >> x) + 1;
 
-	*off = entry & ((1ULL << x) - 1) & 0x00ffffffffffffffULL;
+	*off = entry & ((1ULL << x) - 1);
 	*len = sectors * SECTOR - (*off & (SECTOR - 1));
 }
 

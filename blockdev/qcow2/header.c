@@ -56,7 +56,8 @@ static int check_table(uint64_t off, uint64_t bytes, uint64_t max, uint32_t clus
 {
 	if (bytes > max)
 		return why_set(why, -EFBIG, "%s too large", what);
-	if (off % cluster_size || off > (uint64_t)INT64_MAX - bytes)
+	/* Nothing lies at 0 but the header: a table there would be written over it. */
+	if (off % cluster_size || off > (uint64_t)INT64_MAX - bytes || (bytes && !off))
 		return why_set(why, -EINVAL, "%s offset invalid", what);
 	return 0;
 }
@@ -139,7 +140,7 @@ static int check_fields(const struct qcow2_header *h, struct why *why)
 		return why_set(why, -EINVAL, "L1 table is too small");
 	if (h->nb_snapshots > QCOW2_SNAPSHOTS_MAX)
 		return why_set(why, -EFBIG, "Snapshot table too large");
-	return h->nb_snapshots ? check_table(h->snapshots_offset, 0, 0, h->cluster_size,
+	return h->nb_snapshots ? check_table(h->snapshots_offset, 1, 1, h->cluster_size,
 					 "Snapshot table", why)
 			       : 0;
 }

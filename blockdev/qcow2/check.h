@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * check.h - what the parts of check and repair share; nobody else includes it.
+ */
+#ifndef QCOW2_CHECK_H
+#define QCOW2_CHECK_H
+
+#include "blockdev/qcow2/format.h"
+
+/*
+ * References per cluster, counted by walking everything that can refer to one.  Chunks come
+ * to life when one of their clusters is first counted, so a long sparse file costs
+ * nothing.
+ */
+struct refs;
+must_check int refs_new(uint64_t clusters, uint32_t refcount_order, struct refs **out);
+void refs_free(struct refs *r);
+must_check int refs_grow(struct refs *r, uint64_t clusters);
+uint64_t refs_get(const struct refs *r, uint64_t cluster); /* 0 outside */
+/* The same, at most what the image's refcount width can hold. */
+uint64_t refs_count(const struct refs *r, uint64_t cluster);
+/* 0, -EOVERFLOW (counted, but the image cannot write it down) or -ENOMEM. */
+must_check int refs_add(struct refs *r, uint64_t cluster);
+must_check int refs_set(struct refs *r, uint64_t cluster, uint64_t count);
+/* First cluster in [from, to) that may have a count; to if there is none. */
+uint64_t refs_next(const struct refs *r, uint64_t from, uint64_t to);
+/* Clusters that hold the image's own tables. */
+must_check int refs_mark_table(struct refs *r, uint64_t cluster);
+bool refs_is_table(const struct refs *r, uint64_t cluster);
+
+/* A table in memory and which of its bytes changed, so that a write covers no more than those. */
+struct table_buf {
+	be64_t *entry;
+	uint64_t off; /* in the file */
+	uint64_t bytes;
+	uint64_t dirty_lo, dirty_hi; /* bytes; lo == hi: clean */
+};
+
+/* What qemu-img checks at most; 4 GiB of counters if every cluster were in use. */
+#define CHECK_CLUSTERS_MAX ((uint64_t)INT32_MAX)
+
+enum bad_block { BLOCK_GOOD, BLOCK_OUTSIDE, BLOCK_BROKEN };
+
+struct chk {
+	struct file *file;
+	struct qcow2_header h;
+	struct qcow2_check *res;
+	struct why *why;
+	unsigned fix;
+	uint64_t file_bytes, clusters; /* clusters: of the file, or the highest counted + 1 */
+	bool was_dirty;
+	struct refs *refs;
+	uint64_t *reftable; /* host order, reserved bits kept */
+	uint64_t reftable_entries;
+	uint8_t *bad_block; /* per table entry, enum bad_block: repair replaces the block */
+	bool reftable_bad, l1_lost;
+	bool drops;	    /* fix: some entries are to be dropped or cleaned */
+	bool zero_count_used; /* a referenced cluster whose count is 0 */
+	bool counted_past_end; /* counts for clusters that the file does not have */
+	uint64_t l2_walks;
+	uint64_t highest; /* cluster in use */
+	uint8_t *cluster_buf;
+};
+
+void chk_say(struct chk *c, const char *fmt, ...) printf_like(2, 3);
+/* What a line that reports a damage begins with, counting it as found or as repaired. */
+const char *chk_damage(struct chk *c, bool repaired);
+/*
+ * Counts every cluster of [off, off+len).  A region past the end of the file is
+ * reported and not counted; *outside tells (may be NULL).
+ */
+must_check int chk_count(struct chk *c, uint64_t off, uint64_t len, bool *outside);
+must_check int chk_mark_tables(struct chk *c, uint64_t off, uint64_t len);
+
+must_check int table_read(struct chk *c, uint64_t off, uint64_t entries, struct table_buf *t);
+void table_set(struct table_buf *t, uint64_t i, uint64_t value);
+must_check int table_write_back(struct chk *c, struct table_buf *t);
+void table_free(struct table_buf *t);
+
+/* check_walk.c: L1 and L2.  apply: writes the drops that the counting walk announced. */
+must_check int walk_l1(struct chk *c, uint64_t l1_off, uint32_t l1_size, bool active, bool apply);
+must_check int walk_copied(struct chk *c, bool repair);
+/* check_meta.c: what is neither L1 nor L2. */
+enum meta_pass { META_MARK, META_COUNT, META_APPLY };
+must_check int meta_snapshots(struct chk *c, enum meta_pass pass);
+must_check int meta_mark(struct chk *c);
+must_check int meta_extensions(struct chk *c);
+must_check int meta_refcounts(struct chk *c);
+/* check_compare.c: counts on disk against references. */
+must_check int compare_refcounts(struct chk *c, unsigned fix);
+must_check int compare_settle(struct chk *c);
+/* The count of a cluster after repair, as far as fix goes. */
+uint64_t compare_final(const struct chk *c, uint64_t cluster, uint64_t disk);
+must_check int block_read(struct chk *c, uint64_t b, void *buf, bool *present);
+/* repair.c */
+must_check int repair_refcounts(struct chk *c);
+bool repair_must_place(const struct chk *c);
+
+#endif

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * check_compare.c - the counts on disk against the references that were found.
+ */
+#include <inttypes.h>
+#include "blockdev/qcow2/check.h"
+
+/* Reads refcount block b; absent ones and those that lie nowhere count nothing. */
+int block_read(struct chk *c, uint64_t b, void *buf, bool *present)
+{
+	uint64_t off = b < c->reftable_entries ? c->reftable[b] & ~QCOW2_REFTABLE_RESERVED : 0;
+
+	*present = off && off % c->h.cluster_size == 0 && off < c->file_bytes;
+	return *present ? file_pread(c->file, buf, c->h.cluster_size, off) : 0;
+}
+
+static void one_count(struct chk *c, uint64_t cluster, uint64_t disk, uint64_t refs, unsigned fix)
+{
+	uint64_t *fixed = NULL;
+
+	if (disk > refs && (fix & QCOW2_FIX_LEAKS))
+		fixed = &c->res->leaks_fixed;
+	else if (disk < refs && (fix & QCOW2_FIX_ERRORS))
+		fixed = &c->res->corruptions_fixed;
+	if (!disk && refs)
+		c->zero_count_used = true;
+	chk_say(c, "%s cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
+		fixed ? "Repairing" : disk < refs ? "ERROR" : "Leaked", cluster, disk, refs);
+	if (fixed)
+		++*fixed;
+	else if (disk < refs)
+		c->res->corruptions++;
+	else
+		c->res->leaks++;
+}
+
+/* Block b holds the counts of clusters [first, end); some may lie past the end of the file. */
+struct span {
+	uint64_t first, end;
+	bool present;
+};
+
+/*
+ * The next block that matters: those of the file's clusters, then whatever the table still
+ * has.  False: no more.  A broken table may name one block often, so past the end of the
+ * file only good ones are looked at, each of which has a cluster of its own.
+ */
+static bool next_span(struct chk *c, uint64_t *b, struct span *s)
+{
+	uint64_t per_block = qcow2_refblock_entries(&c->h);
+
+	while (*b * per_block >= c->clusters && *b < c->reftable_entries &&
+		(!c->reftable[*b] || c->bad_block[*b] != BLOCK_GOOD))
+		++*b;
+	s->first = *b * per_block;
+	s->end = s->first + per_block;
+	return s->first < c->clusters ||
+		(*b < c->reftable_entries && s->first < CHECK_CLUSTERS_MAX);
+}
+
+static bool any_count(struct chk *c, const struct span *s, uint64_t from)
+{
+	for (uint64_t i = max_u64(from, s->first); i < s->end; i++)
+		if (qcow2_refcount_get(c->cluster_buf, (uint32_t)(i - s->first), c->h.refcount_order))
+			return true;
+	return false;
+}
+
+/*
+ * Reports every difference; with fix, those are counted as repaired that repair will
+ * write afterwards.  Clusters past the end of the file do no harm by being counted (nobody
+ * can have them), so they are no finding; repair clears them all the same.
+ */
+int compare_refcounts(struct chk *c, unsigned fix)
+{
+	struct span s;
+	int err;
+
+	c->highest = 0;
+	for (uint64_t b = 0; next_span(c, &b, &s); b++) {
+		err = block_read(c, b, c->cluster_buf, &s.present);
+		if (err)
+			return err;
+		if (s.present && c->fix)
+			c->counted_past_end |= any_count(c, &s, c->clusters);
+		for (uint64_t i = s.first; i < s.end && i < c->clusters; i++) {
+			uint64_t disk = 0, refs;
+
+			if (s.present) {
+				disk = qcow2_refcount_get(c->cluster_buf, (uint32_t)(i - s.first),
+					c->h.refcount_order);
+			} else {
+				i = refs_next(c->refs, i, min_u64(s.end, c->clusters));
+				if (i >= s.end || i >= c->clusters)
+					break;
+			}
+			refs = refs_count(c->refs, i);
+			if (disk || refs)
+				c->highest = i;
+			if (disk != refs)
+				one_count(c, i, disk, refs, fix);
+		}
+	}
+	return 0;
+}
+
+uint64_t compare_final(const struct chk *c, uint64_t cluster, uint64_t disk)
+{
+	uint64_t refs = refs_count(c->refs, cluster);
+	/* A broken entry may name a cluster past the end: while it stays, so does the count. */
+	bool keep = cluster >= c->clusters && c->res->corruptions && !(c->fix & QCOW2_FIX_ERRORS);
+
+	if (disk > refs && (keep || !(c->fix & QCOW2_FIX_LEAKS)))
+		return disk;
+	return disk < refs && !(c->fix & QCOW2_FIX_ERRORS) ? disk : refs;
+}
+
+static int settle_span(struct chk *c, const struct span *s)
+{
+	for (uint64_t i = s->first; i < s->end; i++) {
+		uint64_t disk = 0;
+		int err;
+
+		if (s->present) {
+			disk = qcow2_refcount_get(c->cluster_buf, (uint32_t)(i - s->first),
+				c->h.refcount_order);
+		} else {
+			i = refs_next(c->refs, i, s->end);
+			if (i == s->end)
+				break;
+		}
+		err = refs_set(c->refs, i, compare_final(c, i, disk));
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/*
+ * What the counts on disk are from now on, repaired as far as fix says: the copied flags
+ * are judged by them, not by the references.
+ */
+int compare_settle(struct chk *c)
+{
+	struct span s;
+	int err;
+
+	if (c->fix & QCOW2_FIX_ERRORS)
+		return 0; /* as many as there are references */
+	for (uint64_t b = 0; next_span(c, &b, &s); b++) {
+		err = block_read(c, b, c->cluster_buf, &s.present);
+		if (!err)
+			err = settle_span(c, &s);
+		if (err)
+			return err;
+	}
+	return 0;
+}

@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * check_walk.c - every L1 and L2 entry: what it refers to, and whether it makes sense.
+ *
+ * One walk serves twice.  The counting walk reports each damage, and where it is to be
+ * repaired it leaves the reference out of the count.  The applying walk comes later,
+ * when the image is marked dirty: it makes the same decisions (they depend on the entry and
+ * on the file's length alone) and writes them.
+ *
+ * What repair does to an entry that no opener can use:
+ *   L1 or L2 entry past the end of the file   dropped: unallocated, or plain zero if it said so
+ *   L1 entry to the header or another table   dropped: writing there would destroy the table
+ *   unaligned                                 dropped: it names no cluster
+ *   reserved bits                             cleared
+ *   copied flag on a compressed cluster       cleared
+ * qemu-img 7.2 repairs only a part of these; it finds the same ones.
+ */
+#include <inttypes.h>
+#include "blockdev/qcow2/check.h"
+
+struct walk {
+	struct chk *c;
+	bool active; /* of the L1 that the guest sees: counts for the statistics */
+	bool apply;
+};
+
+static bool fixing(const struct walk *w)
+{
+	return (w->c->fix & QCOW2_FIX_ERRORS) != 0;
+}
+
+/* Announces a damage that repair mends: once, in the counting walk.  True: mend it. */
+static bool mend(struct walk *w, const char **word)
+{
+	*word = w->apply ? NULL : chk_damage(w->c, fixing(w));
+	w->c->drops |= fixing(w);
+	return fixing(w);
+}
+
+/* A region as the counting walk meets it; true if the entry that names it is to be dropped. */
+static int count_or_drop(struct walk *w, uint64_t off, uint64_t len, bool *drop)
+{
+	struct chk *c = w->c;
+	uint64_t end = c->file_bytes + c->h.cluster_size;
+	const char *word;
+
+	*drop = false;
+	if (fixing(w) && (off >= end || len >= end - off)) {
+		if (mend(w, &word) && word)
+			chk_say(c, "%s: counting reference for region exceeding the end of the file by one "
+				"cluster or more: offset 0x%" PRIx64 " size 0x%" PRIx64,
+				word, off, len);
+		*drop = true;
+		return 0;
+	}
+	return w->apply ? 0 : chk_count(c, off, len, NULL);
+}
+
+static int compressed_entry(struct walk *w, uint64_t *entry)
+{
+	struct chk *c = w->c;
+	uint64_t off, len;
+	const char *word;
+	bool drop;
+	int err;
+
+	qcow2_compressed_range(*entry, c->h.cluster_bits, &off, &len);
+	if (*entry & QCOW2_OFLAG_COPIED) {
+		bool fix = mend(w, &word);
+
+		if (word)
+			chk_say(c, "%s: coffset=0x%" PRIx64 ": copied flag must never be set for "
+				"compressed clusters", word, off);
+		if (fix)
+			*entry &= ~QCOW2_OFLAG_COPIED;
+	}
+	err = count_or_drop(w, off, len, &drop);
+	if (err)
+		return err;
+	if (drop) {
+		*entry = 0;
+	} else if (w->active && !w->apply) {
+		c->res->allocated_clusters++;
+		c->res->compressed_clusters++;
+		c->res->fragmented_clusters++; /* by nature */
+	}
+	return 0;
+}
+
+static int standard_entry(struct walk *w, uint64_t *entry, uint64_t *next_off)
+{
+	struct chk *c = w->c;
+	uint64_t off = *entry & QCOW2_OFFSET_MASK, reserved = QCOW2_L2_RESERVED;
+	bool zero = (*entry & QCOW2_OFLAG_ZERO) != 0, drop = false;
+	const char *word;
+	int err;
+
+	if (c->h.version < 3) { /* the zero flag came with version 3 */
+		reserved |= QCOW2_OFLAG_ZERO;
+		zero = false;
+	}
+	if (*entry & reserved) {
+		bool fix = mend(w, &word);
+
+		if (word)
+			chk_say(c, "%s found l2 entry with reserved bits set: %" PRIx64, word, *entry);
+		if (fix)
+			*entry &= ~reserved;
+	}
+	if (!off)
+		return 0;
+	if (off % c->h.cluster_size) {
+		drop = mend(w, &word);
+		if (word)
+			chk_say(c, "%s offset=%" PRIx64 ": %s cluster is not properly aligned; L2 entry "
+				"corrupted.", word, off, zero ? "Preallocated" : "Data");
+	}
+	if (!drop) {
+		err = count_or_drop(w, off, c->h.cluster_size, &drop);
+		if (err)
+			return err;
+	}
+	if (drop) {
+		*entry = zero ? QCOW2_OFLAG_ZERO : 0;
+		return 0;
+	}
+	if (w->active && !w->apply) {
+		c->res->allocated_clusters++;
+		if (*next_off && off != *next_off)
+			c->res->fragmented_clusters++;
+		*next_off = off + c->h.cluster_size;
+	}
+	return 0;
+}
+
+static int walk_l2(struct walk *w, uint64_t l2_off)
+{
+	struct chk *c = w->c;
+	uint64_t n = c->h.cluster_size / 8, next_off = 0;
+	struct table_buf t;
+	int err;
+
+	/* Several L1 entries may share a table, but not more than snapshots explain. */
+	if (c->l2_walks++ > (c->clusters + 1) * 2 * (1 + c->h.nb_snapshots))
+		return why_set(c->why, -EFBIG,
+			"L1 tables refer to more L2 tables than the file can hold");
+	err = table_read(c, l2_off, n, &t);
+	if (err)
+		return err;
+	for (uint64_t i = 0; i < n && !err; i++) {
+		uint64_t old = be64_get(t.entry[i]), entry = old;
+
+		if (!entry)
+			continue;
+		if (entry & QCOW2_OFLAG_COMPRESSED)
+			err = compressed_entry(w, &entry);
+		else
+			err = standard_entry(w, &entry, &next_off);
+		if (entry != old && w->apply)
+			table_set(&t, i, entry);
+	}
+	if (!err && w->apply)
+		err = table_write_back(c, &t);
+	table_free(&t);
+	return err;
+}
+
+static int l1_entry(struct walk *w, uint64_t *entry)
+{
+	struct chk *c = w->c;
+	uint64_t off = *entry & QCOW2_OFFSET_MASK;
+	const char *word;
+	bool drop = false;
+	int err;
+
+	if (*entry & QCOW2_L1_RESERVED) {
+		bool fix = mend(w, &word);
+
+		if (word)
+			chk_say(c, "%s found L1 entry with reserved bits set: %" PRIx64, word, *entry);
+		if (fix)
+			*entry &= ~QCOW2_L1_RESERVED;
+	}
+	if (!off)
+		return 0;
+	if (fixing(w) && off % c->h.cluster_size == 0 &&
+		refs_is_table(c->refs, off >> c->h.cluster_bits)) {
+		drop = mend(w, &word);
+		if (word)
+			chk_say(c, "%s l2_offset=%" PRIx64 ": not an L2 table; L1 entry corrupted", word,
+				off);
+	} else if (fixing(w) && off % c->h.cluster_size) {
+		drop = true; /* said below */
+	} else {
+		err = count_or_drop(w, off, c->h.cluster_size, &drop);
+		if (err)
+			return err;
+	}
+	if (off % c->h.cluster_size) {
+		mend(w, &word);
+		if (word)
+			chk_say(c, "%s l2_offset=%" PRIx64 ": Table is not cluster aligned; L1 entry "
+				"corrupted", word, off);
+	}
+	if (drop) {
+		*entry = 0;
+		return 0;
+	}
+	return walk_l2(w, off);
+}
+
+int walk_l1(struct chk *c, uint64_t l1_off, uint32_t l1_size, bool active, bool apply)
+{
+	struct walk w = {.c = c, .active = active, .apply = apply};
+	struct table_buf t;
+	bool outside;
+	int err;
+
+	if (!l1_size)
+		return 0;
+	if (!apply) {
+		err = chk_count(c, l1_off, l1_size * 8ULL, &outside);
+		if (err)
+			return err;
+		c->l1_lost |= outside;
+	}
+	err = table_read(c, l1_off, l1_size, &t);
+	if (err)
+		return err;
+	for (uint64_t i = 0; i < l1_size && !err; i++) {
+		uint64_t old = be64_get(t.entry[i]), entry = old;
+
+		if (!entry)
+			continue;
+		err = l1_entry(&w, &entry);
+		if (entry != old && apply)
+			table_set(&t, i, entry);
+	}
+	if (!err && apply)
+		err = table_write_back(c, &t);
+	table_free(&t);
+	return err;
+}
+
+/* Does the flag say what the count says?  If not, reports it and corrects *entry where asked. */
+static bool copied_ok(struct chk *c, uint64_t entry, uint64_t *count)
+{
+	*count = refs_count(c->refs, (entry & QCOW2_OFFSET_MASK) >> c->h.cluster_bits);
+	return (*count == 1) == ((entry & QCOW2_OFLAG_COPIED) != 0);
+}
+
+static int copied_l2(struct chk *c, uint64_t l2_off, bool repair)
+{
+	uint64_t n = c->h.cluster_size / 8, count;
+	struct table_buf t;
+	int err = table_read(c, l2_off, n, &t);
+
+	if (err)
+		return err;
+	for (uint64_t i = 0; i < n; i++) {
+		uint64_t entry = be64_get(t.entry[i]);
+
+		if ((entry & QCOW2_OFLAG_COMPRESSED) || !(entry & QCOW2_OFFSET_MASK) ||
+			copied_ok(c, entry, &count))
+			continue;
+		chk_say(c, "%s OFLAG_COPIED data cluster: l2_entry=%" PRIx64 " refcount=%" PRIu64,
+			chk_damage(c, repair), entry, count);
+		if (repair)
+			table_set(&t, i, entry ^ QCOW2_OFLAG_COPIED);
+	}
+	err = table_write_back(c, &t);
+	table_free(&t);
+	return err;
+}
+
+int walk_copied(struct chk *c, bool repair)
+{
+	struct table_buf t;
+	uint64_t count;
+	int err = table_read(c, c->h.l1_offset, c->h.l1_size, &t);
+
+	for (uint64_t i = 0; i < c->h.l1_size && !err; i++) {
+		uint64_t entry = be64_get(t.entry[i]);
+
+		if (!(entry & QCOW2_OFFSET_MASK))
+			continue;
+		if (!copied_ok(c, entry, &count)) {
+			chk_say(c, "%s OFLAG_COPIED L2 cluster: l1_index=%" PRIu64 " l1_entry=%" PRIx64
+				" refcount=%" PRIu64, chk_damage(c, repair), i, entry, count);
+			if (repair)
+				table_set(&t, i, entry ^ QCOW2_OFLAG_COPIED);
+		}
+		err = copied_l2(c, entry & QCOW2_OFFSET_MASK, repair);
+	}
+	if (!err)
+		err = table_write_back(c, &t);
+	table_free(&t);
+	return err;
+}
