@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * common.c - what several subcommands need: sizes, formats, opening an image.
+ */
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include "blockdev/img/cmd.h"
+#include "blockdev/qcow2/format.h"
+
+const char *const img_formats[] = {"raw", "qcow2", NULL};
+
+bool img_format_known(const char *name)
+{
+	for (const char *const *f = img_formats; *f; f++)
+		if (!strcmp(*f, name))
+			return true;
+	return false;
+}
+
+/* The multiplier that a suffix stands for; 0: no such suffix. */
+static uint64_t suffix_bytes(const char *s)
+{
+	static const char letters[] = "bkmgtpe";
+	const char *at;
+
+	if (!*s)
+		return 1;
+	at = strchr(letters, tolower((unsigned char)*s));
+	return at && *at && !s[1] ? 1ULL << 10 * (at - letters) : 0;
+}
+
+int img_parse_size(const char *text, uint64_t *out)
+{
+	bool hex = text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
+	double fraction = 0;
+	uint64_t whole, unit;
+	char *end;
+
+	if (!isdigit((unsigned char)text[0]))
+		return -EINVAL;
+	errno = 0;
+	whole = strtoull(text, &end, hex ? 16 : 10);
+	if (errno)
+		return -errno;
+	if (hex && end == text + 1)
+		return -EINVAL;
+	if (!hex && *end == '.') {
+		const char *digits = end + 1;
+
+		while (isdigit((unsigned char)*digits))
+			digits++;
+		fraction = strtod(end, NULL);
+		if (digits == end + 1)
+			fraction = 0;
+		end = (char *)digits;
+	}
+	if (hex && *end) /* b and e are digits there; qemu-img takes no suffix either */
+		return -EINVAL;
+	unit = suffix_bytes(end);
+	if (!unit || (fraction > 0 && unit == 1))
+		return -EINVAL;
+	if (__builtin_mul_overflow(whole, unit, out) ||
+		__builtin_add_overflow(*out, (uint64_t)(fraction * (double)unit), out))
+		return -ERANGE;
+	return 0;
+}
+
+const char *img_human_size(uint64_t bytes, char *buf, size_t room)
+{
+	static const char *const units[] = {"", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"};
+	double v = (double)bytes;
+	size_t u = 0;
+
+	for (; v >= 1000 && u + 1 < ARRAY_SIZE(units); u++)
+		v /= 1024;
+	snprintf(buf, room, "%0.3g %sB", v, units[u]);
+	return buf;
+}
+
+int img_parse_output(const char *text, enum img_output *out)
+{
+	if (!strcmp(text, "human"))
+		*out = IMG_HUMAN;
+	else if (!strcmp(text, "json"))
+		*out = IMG_JSON;
+	else {
+		log_error("--output must be used with human or json as argument.");
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int probe(void *arg)
+{
+	struct img_file *im = arg;
+	be32_t head[2];
+	int err = file_pread(im->file, head, sizeof(head), 0);
+
+	if (err)
+		return err;
+	im->format = be32_get(head[0]) == QCOW2_MAGIC && be32_get(head[1]) >= 2 ? "qcow2" : "raw";
+	return 0;
+}
+
+int img_open(struct img_file *im, const char *filename, const char *format, unsigned flags)
+{
+	struct why why = {0};
+	struct stat st;
+	int err;
+
+	*im = (struct img_file){.format = format};
+	if (format && !img_format_known(format)) {
+		log_error("Could not open '%s': Unknown driver '%s' (known: raw, qcow2)", filename,
+			format);
+		return -EINVAL;
+	}
+	if (stat(filename, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
+		log_error("Could not open '%s': '%s' is neither a regular file nor a block device",
+			filename, filename);
+		return -EINVAL;
+	}
+	err = loop_new(LOOP_AIO_AUTO, &im->loop);
+	if (err) {
+		log_error("Could not start an event loop: %s", strerror(-err));
+		return err;
+	}
+	err = file_open(im->loop, filename, flags, &im->file, &why);
+	if (!err && !format) {
+		err = fiber_run(im->loop, probe, im);
+		if (err)
+			file_close(im->file);
+	}
+	if (err) {
+		log_error("Could not open '%s': %s", filename, why_text(&why, err));
+		loop_free(im->loop);
+	}
+	return err;
+}
+
+void img_close(struct img_file *im)
+{
+	file_close(im->file);
+	loop_free(im->loop);
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * info.h - what sluice img info found out about an image, before it is printed.
+ */
+#ifndef IMG_INFO_H
+#define IMG_INFO_H
+
+#include "blockdev/img/cmd.h"
+#include "blockdev/qcow2/format.h"
+
+struct snapshot_info {
+	char id[64], name[256]; /* cut if longer */
+	uint32_t sec, nsec;
+	uint64_t clock_ns, vm_state, icount;
+	bool has_icount;
+};
+
+struct bitmap_info {
+	char name[256];
+	uint32_t flags;
+	uint64_t granularity;
+};
+
+struct image_info {
+	const char *filename, *format;
+	uint64_t virtual_bytes, disk_bytes;
+	/* qcow2 */
+	struct qcow2_header h;
+	struct snapshot_info *snapshots; /* h.nb_snapshots of them */
+	struct bitmap_info *bitmaps;	 /* nb_bitmaps of them */
+	uint32_t nb_bitmaps;
+};
+
+/* In a fiber: fills in what the qcow2 header and its tables say.  0 or -errno with words. */
+must_check int info_read_qcow2(struct file *f, struct image_info *info, struct why *why);
+void info_free(struct image_info *info);
+
+#endif
