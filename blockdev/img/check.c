@@ -13,7 +13,13 @@
 #include "blockdev/img/cmd.h"
 #include "blockdev/qcow2/format.h"
 
-enum { STATUS_OK = 0, STATUS_FAILED = 1, STATUS_DAMAGED = 2, STATUS_LEAKS = 3, STATUS_NO_CHECK = 63 };
+enum {
+	STATUS_OK = 0,
+	STATUS_FAILED = 1,
+	STATUS_DAMAGED = 2,
+	STATUS_LEAKS = 3,
+	STATUS_NO_CHECK = 63
+};
 
 struct options {
 	const char *filename, *format;

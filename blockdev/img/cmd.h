@@ -14,8 +14,8 @@
 struct img_cmd {
 	const char *name;
 	int (*run)(int argc, char **argv); /* argv[0] is the subcommand; exit status */
-	const char *summary;		   /* one line of sluice img --help */
-	const char *help;		   /* options and examples */
+	const char *summary;               /* one line of sluice img --help */
+	const char *help;                  /* options and examples */
 };
 extern const struct img_cmd img_create, img_info, img_check;
 
@@ -28,7 +28,8 @@ int img_bad_option(const struct img_cmd *cmd, char **argv);
 /* Prints the message and where to read more.  Exit status 1. */
 int img_usage(const struct img_cmd *cmd, const char *fmt, ...) printf_like(2, 3);
 
-/* A size as qemu-img reads it: 1.5G, 4096, 0x1000, suffixes b k K M G T P E.  0, -EINVAL, -ERANGE. */
+/* A size as qemu-img reads it: 1.5G, 4096, 0x1000, suffixes b k K M G T P E.  0, -EINVAL, -ERANGE.
+ */
 must_check int img_parse_size(const char *text, uint64_t *out);
 /* "1.5 GiB", three digits. */
 const char *img_human_size(uint64_t bytes, char *buf, size_t room);
@@ -42,8 +43,8 @@ struct img_file {
 /*
  * Opens filename; format NULL: probed.  Prints why not.  0 or -errno; after 0 img_close() is owed.
  */
-must_check int img_open(struct img_file *im, const char *filename, const char *format,
-	unsigned flags);
+must_check int img_open(
+	struct img_file *im, const char *filename, const char *format, unsigned flags);
 void img_close(struct img_file *im);
 
 enum img_output { IMG_HUMAN, IMG_JSON };

@@ -49,8 +49,9 @@ static int opt_size(const struct options *o, const char *name, const char *value
 {
 	if (!value || img_parse_size(value, out)) {
 		bad_value(o, "Parameter '%s' expects a non-negative number below 2^64%s", name, "");
-		fprintf(stderr, "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, "
-				"peta-\nand exabytes, respectively.\n");
+		fprintf(stderr,
+			"Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, "
+			"peta-\nand exabytes, respectively.\n");
 		return -EINVAL;
 	}
 	return 0;
@@ -165,7 +166,8 @@ static void print_opts_help(const struct options *o)
 		if (create_opts[i].raw || !is_raw(o)) {
 			char left[64];
 
-			snprintf(left, sizeof(left), "%s=%s", create_opts[i].name, create_opts[i].kind);
+			snprintf(left, sizeof(left), "%s=%s", create_opts[i].name,
+				create_opts[i].kind);
 			printf("  %-22s - %s\n", left, create_opts[i].help);
 		}
 }
@@ -216,11 +218,13 @@ static int size_argument(struct options *o, const char *text)
 	}
 	o->size_given = true;
 	if (err == -ERANGE || (!err && o->q.size > (uint64_t)INT64_MAX)) {
-		log_error("Invalid image size specified. Must be between 0 and %" PRId64 ".", INT64_MAX);
+		log_error("Invalid image size specified. Must be between 0 and %" PRId64 ".",
+			INT64_MAX);
 		return -ERANGE;
 	}
 	if (err)
-		log_error("Invalid image size specified. You may use k, M, G, T, P or E suffixes for\n"
+		log_error("Invalid image size specified. You may use k, M, G, T, P or E suffixes "
+			  "for\n"
 			  "sluice img: kilobytes, megabytes, gigabytes, terabytes, petabytes and "
 			  "exabytes.");
 	return err;
@@ -258,11 +262,11 @@ static void announce(const struct options *o)
 			o->prealloc ? " preallocation=" : "", o->prealloc ? o->prealloc : "");
 	} else {
 		printf("Formatting '%s', fmt=qcow2 cluster_size=%" PRIu32 " extended_l2=off%s%s "
-		       "compression_type=zlib size=%" PRIu64 "%s%s lazy_refcounts=%s refcount_bits=%"
-		       PRIu32 "\n",
+		       "compression_type=zlib size=%" PRIu64
+		       "%s%s lazy_refcounts=%s refcount_bits=%" PRIu32 "\n",
 			o->filename, q->cluster_size ? q->cluster_size : 65536,
-			o->prealloc ? " preallocation=" : "", o->prealloc ? o->prealloc : "", q->size,
-			o->compat ? " compat=" : "", o->compat ? o->compat : "",
+			o->prealloc ? " preallocation=" : "", o->prealloc ? o->prealloc : "",
+			q->size, o->compat ? " compat=" : "", o->compat ? o->compat : "",
 			q->lazy_refcounts ? "on" : "off", q->refcount_bits ? q->refcount_bits : 16);
 	}
 	fflush(stdout);
@@ -277,8 +281,8 @@ static int write_image(void *arg)
 		return qcow2_create(c->file, &c->o->q, &c->why);
 	if (c->file->is_block) /* what it is worth is its size */
 		return file_size(c->file) >= c->o->q.size
-			? 0
-			: why_set(&c->why, -ENOSPC, "The device is smaller than the image");
+			       ? 0
+			       : why_set(&c->why, -ENOSPC, "The device is smaller than the image");
 	err = file_truncate(c->file, round_up(c->o->q.size, SECTOR));
 	return err ? err : file_fdatasync(c->file);
 }
@@ -334,7 +338,7 @@ free_loop:
 }
 
 /* Options are collected first: what -o may hold depends on -f, wherever it stands. */
-#define LISTS_MAX 32
+#define LISTS_MAX   32
 #define PARSED_HELP (-1)
 
 static int parse(int argc, char **argv, struct options *o)

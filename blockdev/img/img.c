@@ -51,7 +51,8 @@ int img_bad_option(const struct img_cmd *cmd, char **argv)
 	const char *word = argv[optind - 1];
 
 	if (optopt && optopt < 256 && strncmp(word, "--", 2) != 0) {
-		/* optopt without a complaint of getopt's own: an unknown letter or a missing value */
+		/* optopt without a complaint of getopt's own: an unknown letter or a missing value
+		 */
 		if (strchr("foOrF", optopt))
 			return img_usage(cmd, "option requires an argument -- '%c'", optopt);
 		return img_usage(cmd, "unrecognized option '-%c'", optopt);

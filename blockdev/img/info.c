@@ -60,7 +60,8 @@ static char *full_backing_name(const char *image, const char *backing)
 	const char *slash = strrchr(image, '/'), *colon = strchr(backing, ':');
 	char *out = NULL;
 
-	if (!slash || backing[0] == '/' || (colon && !memchr(backing, '/', (size_t)(colon - backing))))
+	if (!slash || backing[0] == '/' ||
+		(colon && !memchr(backing, '/', (size_t)(colon - backing))))
 		return strdup(backing);
 	if (asprintf(&out, "%.*s/%s", (int)(slash - image), image, backing) < 0)
 		return NULL;
@@ -98,8 +99,8 @@ static void print_snapshots(const struct image_info *info)
 		printf("%*s ", strlen(s->id) < 9 ? (int)(9 - strlen(s->id)) : 0, "");
 		print_name(s->name);
 		printf("%*s ", strlen(s->name) < 16 ? (int)(16 - strlen(s->name)) : 0, "");
-		printf("%8s %19s %12s %10s\n", img_human_size(s->vm_state, size, sizeof(size)), date,
-			clock, icount);
+		printf("%8s %19s %12s %10s\n", img_human_size(s->vm_state, size, sizeof(size)),
+			date, clock, icount);
 	}
 }
 
@@ -114,7 +115,8 @@ static void print_bitmaps(const struct image_info *info)
 		const struct bitmap_info *b = &info->bitmaps[i];
 		int n = 0;
 
-		printf("        [%" PRIu32 "]:\n            flags:%s\n", i, b->flags & 3 ? "" : " ");
+		printf("        [%" PRIu32 "]:\n            flags:%s\n", i,
+			b->flags & 3 ? "" : " ");
 		for (int k = 0; k < 2; k++)
 			if (b->flags & (1u << k))
 				printf("                [%d]: %s\n", n++, bitmap_flags[k]);
@@ -191,8 +193,9 @@ static void print_human(const struct image_info *info)
 	const struct qcow2_header *h = &info->h;
 
 	printf("image: %s\nfile format: %s\nvirtual size: %s (%" PRIu64 " bytes)\ndisk size: %s\n",
-		info->filename, info->format, img_human_size(info->virtual_bytes, virt, sizeof(virt)),
-		info->virtual_bytes, img_human_size(info->disk_bytes, disk, sizeof(disk)));
+		info->filename, info->format,
+		img_human_size(info->virtual_bytes, virt, sizeof(virt)), info->virtual_bytes,
+		img_human_size(info->disk_bytes, disk, sizeof(disk)));
 	if (strcmp(info->format, "qcow2") != 0)
 		return;
 	if (h->crypt_method)
@@ -280,10 +283,10 @@ static json_t *json_specific(const struct image_info *info)
 	if (h->version >= 3) {
 		json_object_set_new(data, "lazy-refcounts",
 			json_boolean(h->compatible & QCOW2_COMPAT_LAZY_REFCOUNTS));
-		json_object_set_new(data, "corrupt",
-			json_boolean(h->incompatible & QCOW2_INCOMPAT_CORRUPT));
-		json_object_set_new(data, "extended-l2",
-			json_boolean(h->incompatible & QCOW2_INCOMPAT_EXTL2));
+		json_object_set_new(
+			data, "corrupt", json_boolean(h->incompatible & QCOW2_INCOMPAT_CORRUPT));
+		json_object_set_new(
+			data, "extended-l2", json_boolean(h->incompatible & QCOW2_INCOMPAT_EXTL2));
 	}
 	if (info->nb_bitmaps)
 		json_object_set_new(data, "bitmaps", json_bitmaps(info));

@@ -27,7 +27,7 @@ struct image_info {
 	/* qcow2 */
 	struct qcow2_header h;
 	struct snapshot_info *snapshots; /* h.nb_snapshots of them */
-	struct bitmap_info *bitmaps;	 /* nb_bitmaps of them */
+	struct bitmap_info *bitmaps;     /* nb_bitmaps of them */
 	uint32_t nb_bitmaps;
 };
 

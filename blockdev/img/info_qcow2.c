@@ -9,7 +9,7 @@
 #include <string.h>
 #include "blockdev/img/info.h"
 
-#define BITMAPS_MAX 65535u
+#define BITMAPS_MAX          65535u
 #define BITMAP_DIR_BYTES_MAX (128u * MiB)
 
 static int read_string(struct file *f, uint64_t off, uint32_t bytes, char *out, size_t room)
@@ -43,8 +43,8 @@ static int read_snapshot(struct file *f, uint64_t *at, struct snapshot_info *s)
 	strings = *at + sizeof(d) + n;
 	err = read_string(f, strings, be16_get(d.id_bytes), s->id, sizeof(s->id));
 	if (!err)
-		err = read_string(f, strings + be16_get(d.id_bytes), be16_get(d.name_bytes), s->name,
-			sizeof(s->name));
+		err = read_string(f, strings + be16_get(d.id_bytes), be16_get(d.name_bytes),
+			s->name, sizeof(s->name));
 	*at = round_up(strings + be16_get(d.id_bytes) + be16_get(d.name_bytes), 8);
 	return err;
 }
@@ -57,7 +57,8 @@ static int read_snapshots(struct file *f, struct image_info *info, struct why *w
 	if (!info->h.nb_snapshots)
 		return 0;
 	/* Each entry has at least its fixed part in the file. */
-	if (!range_within(at, info->h.nb_snapshots * sizeof(struct qcow2_disk_snapshot), file_size(f)))
+	if (!range_within(
+		    at, info->h.nb_snapshots * sizeof(struct qcow2_disk_snapshot), file_size(f)))
 		return why_set(why, -EINVAL, "Failed to read snapshot table");
 	info->snapshots = calloc(info->h.nb_snapshots, sizeof(*info->snapshots));
 	if (!info->snapshots)
@@ -94,8 +95,8 @@ static int read_bitmaps(struct file *f, struct image_info *info, struct why *why
 		err = file_pread(f, &d, sizeof(d), at);
 		if (err)
 			return err;
-		bytes = round_up(sizeof(d) + (uint64_t)be32_get(d.extra_bytes) +
-				be16_get(d.name_bytes), 8);
+		bytes = round_up(
+			sizeof(d) + (uint64_t)be32_get(d.extra_bytes) + be16_get(d.name_bytes), 8);
 		if (bytes > left || d.granularity_bits > 63)
 			return why_set(why, -EINVAL, "Broken bitmap directory");
 		b->flags = be32_get(d.flags);

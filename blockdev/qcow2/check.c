@@ -59,7 +59,8 @@ int chk_count(struct chk *c, uint64_t off, uint64_t len, bool *outside)
 		return 0;
 	/* The last cluster of a file may be there in part only. */
 	if (off >= end || len >= end - off) {
-		chk_say(c, "%s: counting reference for region exceeding the end of the file by one "
+		chk_say(c,
+			"%s: counting reference for region exceeding the end of the file by one "
 			"cluster or more: offset 0x%" PRIx64 " size 0x%" PRIx64,
 			chk_damage(c, false), off, len);
 		if (outside)
@@ -74,8 +75,10 @@ int chk_count(struct chk *c, uint64_t off, uint64_t len, bool *outside)
 		if (err == -EOVERFLOW) {
 			chk_say(c, "%s: overflow cluster offset=0x%" PRIx64, chk_damage(c, false),
 				i << c->h.cluster_bits);
-			chk_say(c, "Use qemu-img amend to increase the refcount entry width or qemu-img "
-				"convert to create a clean copy if the image cannot be opened for writing");
+			chk_say(c, "Use qemu-img amend to increase the refcount entry width or "
+				   "qemu-img "
+				   "convert to create a clean copy if the image cannot be opened "
+				   "for writing");
 		} else if (err) {
 			return err;
 		}
@@ -249,7 +252,8 @@ static int fix_counts(struct chk *c, uint64_t leaks, uint64_t corruptions)
 	if (!leaks && !corruptions && !c->drops && !place && !c->counted_past_end)
 		return 0;
 	if (c->l1_lost) /* everything would look leaked, and be given away */
-		return why_set(c->why, -EIO, "The L1 table lies outside the image file; nothing was "
+		return why_set(c->why, -EIO,
+			"The L1 table lies outside the image file; nothing was "
 			"repaired");
 	if (!(c->fix & QCOW2_FIX_ERRORS) && (place || c->zero_count_used)) {
 		chk_say(c, "ERROR need to rebuild refcount structures");
@@ -329,7 +333,7 @@ static int run(struct chk *c)
 		return err;
 	res->image_end_offset = (c->highest + 1) << c->h.cluster_bits;
 	mend_flags = (c->fix & QCOW2_FIX_ERRORS) ||
-		(c->fix && !res->corruptions && !res->leaks && !res->check_errors);
+		     (c->fix && !res->corruptions && !res->leaks && !res->check_errors);
 	err = walk_copied(c, mend_flags);
 	return err ? err : finish(c);
 }

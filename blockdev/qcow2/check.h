@@ -54,8 +54,8 @@ struct chk {
 	uint64_t reftable_entries;
 	uint8_t *bad_block; /* per table entry, enum bad_block: repair replaces the block */
 	bool reftable_bad, l1_lost;
-	bool drops;	    /* fix: some entries are to be dropped or cleaned */
-	bool zero_count_used; /* a referenced cluster whose count is 0 */
+	bool drops;            /* fix: some entries are to be dropped or cleaned */
+	bool zero_count_used;  /* a referenced cluster whose count is 0 */
 	bool counted_past_end; /* counts for clusters that the file does not have */
 	uint64_t l2_walks;
 	uint64_t highest; /* cluster in use */

@@ -25,7 +25,10 @@ static void one_count(struct chk *c, uint64_t cluster, uint64_t disk, uint64_t r
 	if (!disk && refs)
 		c->zero_count_used = true;
 	chk_say(c, "%s cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
-		fixed ? "Repairing" : disk < refs ? "ERROR" : "Leaked", cluster, disk, refs);
+		fixed         ? "Repairing"
+		: disk < refs ? "ERROR"
+			      : "Leaked",
+		cluster, disk, refs);
 	if (fixed)
 		++*fixed;
 	else if (disk < refs)
@@ -55,13 +58,14 @@ static bool next_span(struct chk *c, uint64_t *b, struct span *s)
 	s->first = *b * per_block;
 	s->end = s->first + per_block;
 	return s->first < c->clusters ||
-		(*b < c->reftable_entries && s->first < CHECK_CLUSTERS_MAX);
+	       (*b < c->reftable_entries && s->first < CHECK_CLUSTERS_MAX);
 }
 
 static bool any_count(struct chk *c, const struct span *s, uint64_t from)
 {
 	for (uint64_t i = max_u64(from, s->first); i < s->end; i++)
-		if (qcow2_refcount_get(c->cluster_buf, (uint32_t)(i - s->first), c->h.refcount_order))
+		if (qcow2_refcount_get(
+			    c->cluster_buf, (uint32_t)(i - s->first), c->h.refcount_order))
 			return true;
 	return false;
 }
@@ -122,8 +126,8 @@ static int settle_span(struct chk *c, const struct span *s)
 		int err;
 
 		if (s->present) {
-			disk = qcow2_refcount_get(c->cluster_buf, (uint32_t)(i - s->first),
-				c->h.refcount_order);
+			disk = qcow2_refcount_get(
+				c->cluster_buf, (uint32_t)(i - s->first), c->h.refcount_order);
 		} else {
 			i = refs_next(c->refs, i, s->end);
 			if (i == s->end)

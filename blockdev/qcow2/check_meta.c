@@ -11,8 +11,8 @@
 #include <string.h>
 #include "blockdev/qcow2/check.h"
 
-#define NAME_SHOWN 128 /* bytes of a snapshot's name in a message */
-#define BITMAPS_MAX 65535u
+#define NAME_SHOWN           128 /* bytes of a snapshot's name in a message */
+#define BITMAPS_MAX          65535u
 #define BITMAP_DIR_BYTES_MAX (128u * MiB)
 
 #define SNAPSHOT_EXTRA_V3 16 /* version 3 must have the first two fields of the extra data */
@@ -50,15 +50,21 @@ static int one_snapshot(struct chk *c, const struct qcow2_disk_snapshot *s, uint
 		return 0;
 	err = read_name(c, strings_off, be16_get(s->id_bytes), id);
 	if (!err)
-		err = read_name(c, strings_off + be16_get(s->id_bytes), be16_get(s->name_bytes), name);
+		err = read_name(
+			c, strings_off + be16_get(s->id_bytes), be16_get(s->name_bytes), name);
 	if (err)
 		return err;
 	if (unaligned)
-		chk_say(c, "%s snapshot %s (%s) l1_offset=%#" PRIx64 ": L1 table is not cluster aligned; "
-			"snapshot table entry corrupted", chk_damage(c, false), id, name, l1_off);
+		chk_say(c,
+			"%s snapshot %s (%s) l1_offset=%#" PRIx64
+			": L1 table is not cluster aligned; "
+			"snapshot table entry corrupted",
+			chk_damage(c, false), id, name, l1_off);
 	else
-		chk_say(c, "%s snapshot %s (%s) l1_size=%#" PRIx32 ": L1 table is too large; snapshot "
-			"table entry corrupted", chk_damage(c, false), id, name, l1_size);
+		chk_say(c,
+			"%s snapshot %s (%s) l1_size=%#" PRIx32 ": L1 table is too large; snapshot "
+			"table entry corrupted",
+			chk_damage(c, false), id, name, l1_size);
 	return 0;
 }
 
@@ -142,8 +148,8 @@ static int count_bitmaps(struct chk *c)
 		err = file_pread(c->file, &b, sizeof(b), at);
 		if (err)
 			return err;
-		bytes = round_up(sizeof(b) + (uint64_t)be32_get(b.extra_bytes) +
-				be16_get(b.name_bytes), 8);
+		bytes = round_up(
+			sizeof(b) + (uint64_t)be32_get(b.extra_bytes) + be16_get(b.name_bytes), 8);
 		if (bytes > left)
 			return why_set(c->why, -EINVAL, "Broken bitmap directory");
 		err = count_bitmap(c, be64_get(b.table_offset), be32_get(b.table_size));
@@ -188,8 +194,8 @@ int meta_mark(struct chk *c)
 		err = chk_mark_tables(c, c->h.reftable_offset, c->reftable_entries * 8);
 	for (uint64_t i = 0; i < c->reftable_entries && !err; i++)
 		if (block_usable(c, c->reftable[i]))
-			err = chk_mark_tables(c, c->reftable[i] & ~QCOW2_REFTABLE_RESERVED,
-				c->h.cluster_size);
+			err = chk_mark_tables(
+				c, c->reftable[i] & ~QCOW2_REFTABLE_RESERVED, c->h.cluster_size);
 	if (!err && c->h.nb_bitmaps)
 		err = chk_mark_tables(c, c->h.bitmaps_offset, c->h.bitmaps_bytes);
 	return err ? err : meta_snapshots(c, META_MARK);
@@ -217,8 +223,11 @@ static int count_block(struct chk *c, uint64_t i)
 	if (!off)
 		return 0;
 	if (off % c->h.cluster_size) {
-		chk_say(c, "%s refcount block %" PRIu64 " is not cluster aligned; refcount table entry "
-			"corrupted", chk_damage(c, fix), i);
+		chk_say(c,
+			"%s refcount block %" PRIu64
+			" is not cluster aligned; refcount table entry "
+			"corrupted",
+			chk_damage(c, fix), i);
 		c->bad_block[i] = BLOCK_BROKEN;
 		return 0;
 	}

@@ -24,7 +24,7 @@ struct chunk {
 struct refs {
 	uint64_t clusters, n_chunks;
 	uint64_t limit; /* what the image can write down */
-	uint64_t max;	/* what a counter here can hold */
+	uint64_t max;   /* what a counter here can hold */
 	size_t chunk_bytes;
 	bool wide;
 	struct chunk **chunk;

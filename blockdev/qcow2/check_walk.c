@@ -47,7 +47,9 @@ static int count_or_drop(struct walk *w, uint64_t off, uint64_t len, bool *drop)
 	*drop = false;
 	if (fixing(w) && (off >= end || len >= end - off)) {
 		if (mend(w, &word) && word)
-			chk_say(c, "%s: counting reference for region exceeding the end of the file by one "
+			chk_say(c,
+				"%s: counting reference for region exceeding the end of the file "
+				"by one "
 				"cluster or more: offset 0x%" PRIx64 " size 0x%" PRIx64,
 				word, off, len);
 		*drop = true;
@@ -69,8 +71,10 @@ static int compressed_entry(struct walk *w, uint64_t *entry)
 		bool fix = mend(w, &word);
 
 		if (word)
-			chk_say(c, "%s: coffset=0x%" PRIx64 ": copied flag must never be set for "
-				"compressed clusters", word, off);
+			chk_say(c,
+				"%s: coffset=0x%" PRIx64 ": copied flag must never be set for "
+				"compressed clusters",
+				word, off);
 		if (fix)
 			*entry &= ~QCOW2_OFLAG_COPIED;
 	}
@@ -103,7 +107,8 @@ static int standard_entry(struct walk *w, uint64_t *entry, uint64_t *next_off)
 		bool fix = mend(w, &word);
 
 		if (word)
-			chk_say(c, "%s found l2 entry with reserved bits set: %" PRIx64, word, *entry);
+			chk_say(c, "%s found l2 entry with reserved bits set: %" PRIx64, word,
+				*entry);
 		if (fix)
 			*entry &= ~reserved;
 	}
@@ -112,8 +117,11 @@ static int standard_entry(struct walk *w, uint64_t *entry, uint64_t *next_off)
 	if (off % c->h.cluster_size) {
 		drop = mend(w, &word);
 		if (word)
-			chk_say(c, "%s offset=%" PRIx64 ": %s cluster is not properly aligned; L2 entry "
-				"corrupted.", word, off, zero ? "Preallocated" : "Data");
+			chk_say(c,
+				"%s offset=%" PRIx64
+				": %s cluster is not properly aligned; L2 entry "
+				"corrupted.",
+				word, off, zero ? "Preallocated" : "Data");
 	}
 	if (!drop) {
 		err = count_or_drop(w, off, c->h.cluster_size, &drop);
@@ -142,8 +150,8 @@ static int walk_l2(struct walk *w, uint64_t l2_off)
 
 	/* Several L1 entries may share a table, but not more than snapshots explain. */
 	if (c->l2_walks++ > (c->clusters + 1) * 2 * (1 + c->h.nb_snapshots))
-		return why_set(c->why, -EFBIG,
-			"L1 tables refer to more L2 tables than the file can hold");
+		return why_set(
+			c->why, -EFBIG, "L1 tables refer to more L2 tables than the file can hold");
 	err = table_read(c, l2_off, n, &t);
 	if (err)
 		return err;
@@ -177,7 +185,8 @@ static int l1_entry(struct walk *w, uint64_t *entry)
 		bool fix = mend(w, &word);
 
 		if (word)
-			chk_say(c, "%s found L1 entry with reserved bits set: %" PRIx64, word, *entry);
+			chk_say(c, "%s found L1 entry with reserved bits set: %" PRIx64, word,
+				*entry);
 		if (fix)
 			*entry &= ~QCOW2_L1_RESERVED;
 	}
@@ -187,8 +196,8 @@ static int l1_entry(struct walk *w, uint64_t *entry)
 		refs_is_table(c->refs, off >> c->h.cluster_bits)) {
 		drop = mend(w, &word);
 		if (word)
-			chk_say(c, "%s l2_offset=%" PRIx64 ": not an L2 table; L1 entry corrupted", word,
-				off);
+			chk_say(c, "%s l2_offset=%" PRIx64 ": not an L2 table; L1 entry corrupted",
+				word, off);
 	} else if (fixing(w) && off % c->h.cluster_size) {
 		drop = true; /* said below */
 	} else {
@@ -199,8 +208,10 @@ static int l1_entry(struct walk *w, uint64_t *entry)
 	if (off % c->h.cluster_size) {
 		mend(w, &word);
 		if (word)
-			chk_say(c, "%s l2_offset=%" PRIx64 ": Table is not cluster aligned; L1 entry "
-				"corrupted", word, off);
+			chk_say(c,
+				"%s l2_offset=%" PRIx64 ": Table is not cluster aligned; L1 entry "
+				"corrupted",
+				word, off);
 	}
 	if (drop) {
 		*entry = 0;
@@ -285,8 +296,10 @@ int walk_copied(struct chk *c, bool repair)
 		if (!(entry & QCOW2_OFFSET_MASK))
 			continue;
 		if (!copied_ok(c, entry, &count)) {
-			chk_say(c, "%s OFLAG_COPIED L2 cluster: l1_index=%" PRIu64 " l1_entry=%" PRIx64
-				" refcount=%" PRIu64, chk_damage(c, repair), i, entry, count);
+			chk_say(c,
+				"%s OFLAG_COPIED L2 cluster: l1_index=%" PRIu64 " l1_entry=%" PRIx64
+				" refcount=%" PRIu64,
+				chk_damage(c, repair), i, entry, count);
 			if (repair)
 				table_set(&t, i, entry ^ QCOW2_OFLAG_COPIED);
 		}

@@ -17,19 +17,19 @@
 #include <string.h>
 #include "blockdev/qcow2/format.h"
 
-#define CLUSTER_DEFAULT (64u * KiB)
+#define CLUSTER_DEFAULT  (64u * KiB)
 #define REFCOUNT_DEFAULT 16u
 /* In smaller clusters the names would crowd out what a header may have to hold. */
 #define FEATURE_NAMES_CLUSTER_MIN 8192u
-#define ZERO_CHUNK (1u * MiB)
+#define ZERO_CHUNK                (1u * MiB)
 
 struct layout {
 	struct qcow2_create_opts o; /* defaults filled in */
 	uint32_t cluster_bits, refcount_order;
-	uint64_t block_entries;	 /* counts per refcount block */
+	uint64_t block_entries; /* counts per refcount block */
 	uint64_t table_clusters, l1_entries, l1_cluster, l1_clusters;
-	uint64_t next;		 /* first cluster that nobody has */
-	uint64_t blocks;	 /* refcount blocks */
+	uint64_t next;           /* first cluster that nobody has */
+	uint64_t blocks;         /* refcount blocks */
 	uint64_t *block_cluster; /* where each is; 0: not placed */
 };
 
@@ -63,7 +63,8 @@ int qcow2_create_check(const struct qcow2_create_opts *opts, struct why *why)
 
 	if (!is_pow2(o.cluster_size) || o.cluster_size < (1u << QCOW2_CLUSTER_BITS_MIN) ||
 		o.cluster_size > (1u << QCOW2_CLUSTER_BITS_MAX))
-		return why_set(why, -EINVAL, "Cluster size must be a power of two between %u and %uk",
+		return why_set(why, -EINVAL,
+			"Cluster size must be a power of two between %u and %uk",
 			1u << QCOW2_CLUSTER_BITS_MIN, (1u << QCOW2_CLUSTER_BITS_MAX) / 1024);
 	if (o.version != 2 && o.version != 3)
 		return why_set(why, -EINVAL, "Unsupported qcow2 version %" PRIu32, o.version);
@@ -76,13 +77,15 @@ int qcow2_create_check(const struct qcow2_create_opts *opts, struct why *why)
 			"Refcount width must be a power of two and may not exceed 64 bits");
 	if (o.refcount_bits != 16 && o.version < 3)
 		return why_set(why, -EINVAL,
-			"Different refcount widths than 16 bits require compatibility level 1.1 or above "
+			"Different refcount widths than 16 bits require compatibility level 1.1 or "
+			"above "
 			"(use version=v3 or greater)");
 	if (o.size > (uint64_t)INT64_MAX - SECTOR ||
 		qcow2_l1_needed(o.size, (uint32_t)__builtin_ctz(o.cluster_size)) >
 			QCOW2_L1_BYTES_MAX / 8)
 		return why_set(why, -EFBIG,
-			"The image size is too large for file format 'qcow2' (try using a larger cluster "
+			"The image size is too large for file format 'qcow2' (try using a larger "
+			"cluster "
 			"size)");
 	return 0;
 }

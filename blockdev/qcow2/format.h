@@ -12,15 +12,17 @@
 #include "vmm/util/bytes.h"
 #include "vmm/util/log.h"
 
-#define QCOW2_MAGIC		0x514649fbU /* "QFI\xfb" */
-#define QCOW2_CLUSTER_BITS_MIN	9
-#define QCOW2_CLUSTER_BITS_MAX	21
-/* 4 Mi entries: 2 EiB at 2 MiB clusters, 2 TiB at 64 KiB would need 32 Ki; a bigger table is an attack. */
-#define QCOW2_L1_BYTES_MAX	(32u * MiB)
+#define QCOW2_MAGIC            0x514649fbU /* "QFI\xfb" */
+#define QCOW2_CLUSTER_BITS_MIN 9
+#define QCOW2_CLUSTER_BITS_MAX 21
+/* 4 Mi entries: 2 EiB at 2 MiB clusters, 2 TiB at 64 KiB would need 32 Ki; a bigger table is an
+ * attack. */
+#define QCOW2_L1_BYTES_MAX       (32u * MiB)
 #define QCOW2_REFTABLE_BYTES_MAX (8u * MiB)
-#define QCOW2_SNAPSHOTS_MAX	65536u
-#define QCOW2_SNAPSHOTS_BYTES_MAX (64u * MiB) /* of the snapshot table; names and IDs are at most 64 KiB each */
-#define QCOW2_BACKING_MAX	1023u
+#define QCOW2_SNAPSHOTS_MAX      65536u
+#define QCOW2_SNAPSHOTS_BYTES_MAX                                                                  \
+	(64u * MiB) /* of the snapshot table; names and IDs are at most 64 KiB each */
+#define QCOW2_BACKING_MAX 1023u
 
 /* Bytes 0..71 of every image, then 72..103 of version 3. */
 struct qcow2_disk_header {
@@ -40,37 +42,38 @@ struct qcow2_disk_header {
 };
 static_assert(sizeof(struct qcow2_disk_header) == 112, "qcow2 spec: header");
 static_assert(offsetof(struct qcow2_disk_header, incompatible) == 72, "qcow2 spec: version 3 tail");
-static_assert(offsetof(struct qcow2_disk_header, header_length) == 100, "qcow2 spec: header_length");
+static_assert(
+	offsetof(struct qcow2_disk_header, header_length) == 100, "qcow2 spec: header_length");
 
 #define QCOW2_V2_HEADER_BYTES 72
 #define QCOW2_V3_HEADER_BYTES 104
 
 /* Incompatible features: an opener that does not know a bit must refuse. */
-#define QCOW2_INCOMPAT_DIRTY	   (1ULL << 0)
-#define QCOW2_INCOMPAT_CORRUPT	   (1ULL << 1)
-#define QCOW2_INCOMPAT_DATA_FILE   (1ULL << 2)
-#define QCOW2_INCOMPAT_COMPRESSION (1ULL << 3)
-#define QCOW2_INCOMPAT_EXTL2	   (1ULL << 4)
+#define QCOW2_INCOMPAT_DIRTY        (1ULL << 0)
+#define QCOW2_INCOMPAT_CORRUPT      (1ULL << 1)
+#define QCOW2_INCOMPAT_DATA_FILE    (1ULL << 2)
+#define QCOW2_INCOMPAT_COMPRESSION  (1ULL << 3)
+#define QCOW2_INCOMPAT_EXTL2        (1ULL << 4)
 #define QCOW2_COMPAT_LAZY_REFCOUNTS (1ULL << 0)
-#define QCOW2_AUTOCLEAR_BITMAPS	   (1ULL << 0)
-#define QCOW2_AUTOCLEAR_DATA_RAW   (1ULL << 1)
+#define QCOW2_AUTOCLEAR_BITMAPS     (1ULL << 0)
+#define QCOW2_AUTOCLEAR_DATA_RAW    (1ULL << 1)
 
 /* L1 and L2 entries. */
-#define QCOW2_OFLAG_COPIED     (1ULL << 63) /* refcount is exactly one: write in place */
-#define QCOW2_OFLAG_COMPRESSED (1ULL << 62)
-#define QCOW2_OFLAG_ZERO       (1ULL << 0)  /* L2, version 3: reads as zeros */
-#define QCOW2_OFFSET_MASK      0x00fffffffffffe00ULL
-#define QCOW2_L1_RESERVED      0x7f000000000001ffULL
-#define QCOW2_L2_RESERVED      0x3f000000000001feULL
+#define QCOW2_OFLAG_COPIED      (1ULL << 63) /* refcount is exactly one: write in place */
+#define QCOW2_OFLAG_COMPRESSED  (1ULL << 62)
+#define QCOW2_OFLAG_ZERO        (1ULL << 0) /* L2, version 3: reads as zeros */
+#define QCOW2_OFFSET_MASK       0x00fffffffffffe00ULL
+#define QCOW2_L1_RESERVED       0x7f000000000001ffULL
+#define QCOW2_L2_RESERVED       0x3f000000000001feULL
 #define QCOW2_REFTABLE_RESERVED 0x00000000000001ffULL
 
 /* Header extensions. */
-#define QCOW2_EXT_END	       0x00000000U
-#define QCOW2_EXT_BACKING_FMT  0xe2792acaU
-#define QCOW2_EXT_FEATURES     0x6803f857U
-#define QCOW2_EXT_BITMAPS      0x23852875U
-#define QCOW2_EXT_CRYPTO       0x0537be77U
-#define QCOW2_EXT_DATA_FILE    0x44415441U
+#define QCOW2_EXT_END         0x00000000U
+#define QCOW2_EXT_BACKING_FMT 0xe2792acaU
+#define QCOW2_EXT_FEATURES    0x6803f857U
+#define QCOW2_EXT_BITMAPS     0x23852875U
+#define QCOW2_EXT_CRYPTO      0x0537be77U
+#define QCOW2_EXT_DATA_FILE   0x44415441U
 
 /* Entry of the snapshot table; then extra data, ID, name, padding to 8 bytes. */
 struct qcow2_disk_snapshot {
@@ -96,7 +99,7 @@ static_assert(sizeof(struct qcow2_disk_bitmap) == 24, "qcow2 spec: bitmap direct
 /* The header in host order, checked. */
 struct qcow2_header {
 	uint32_t version, cluster_bits, cluster_size;
-	uint64_t size; /* bytes the guest sees */
+	uint64_t size;    /* bytes the guest sees */
 	uint32_t l1_size; /* entries */
 	uint64_t l1_offset, reftable_offset;
 	uint32_t reftable_clusters;
@@ -137,8 +140,8 @@ static inline bool qcow2_past_end(uint64_t host_off, uint64_t file_bytes)
 }
 
 /* What a compressed L2 entry names: bytes [*off, *off + *len), in whole sectors at its end. */
-static inline void qcow2_compressed_range(uint64_t entry, uint32_t cluster_bits, uint64_t *off,
-	uint64_t *len)
+static inline void qcow2_compressed_range(
+	uint64_t entry, uint32_t cluster_bits, uint64_t *off, uint64_t *len)
 {
 	uint32_t x = 62 - (cluster_bits - 8);
 	uint64_t sectors = ((entry & ~(QCOW2_OFLAG_COPIED | QCOW2_OFLAG_COMPRESSED)) >> x) + 1;
@@ -150,7 +153,8 @@ static inline void qcow2_compressed_range(uint64_t entry, uint32_t cluster_bits,
 /*
  * In a fiber.  Reads and checks the header against the spec and the limits above, and the
  * extensions that matter.  0, -EMEDIUMTYPE (not qcow2), -ENOTSUP (version), -EINVAL
- * (broken) or -EFBIG (beyond the limits above), with words.  Unknown or unbuilt features do not fail here.
+ * (broken) or -EFBIG (beyond the limits above), with words.  Unknown or unbuilt features do not
+ * fail here.
  */
 must_check int qcow2_header_read(struct file *f, struct qcow2_header *h, struct why *why);
 /*
@@ -170,10 +174,10 @@ void qcow2_refcount_set(void *block, uint32_t i, uint32_t order, uint64_t value)
 
 /* Creation: as qemu-img lays a new image out (header, refcount table, first block, L1). */
 struct qcow2_create_opts {
-	uint64_t size; /* bytes */
-	uint32_t cluster_size; /* 0: 64 KiB */
+	uint64_t size;          /* bytes */
+	uint32_t cluster_size;  /* 0: 64 KiB */
 	uint32_t refcount_bits; /* 0: 16 */
-	uint32_t version; /* 0: 3 */
+	uint32_t version;       /* 0: 3 */
 	bool lazy_refcounts;
 };
 /* Can such an image be made?  Touches no file.  0, or -EINVAL or -EFBIG with words. */
@@ -185,7 +189,7 @@ must_check int qcow2_create_check(const struct qcow2_create_opts *o, struct why 
 must_check int qcow2_create(struct file *f, const struct qcow2_create_opts *o, struct why *why);
 
 /* Check and repair. */
-#define QCOW2_FIX_LEAKS	 (1u << 0)
+#define QCOW2_FIX_LEAKS  (1u << 0)
 #define QCOW2_FIX_ERRORS (1u << 1)
 struct qcow2_check {
 	uint64_t corruptions, leaks, check_errors;

@@ -29,7 +29,7 @@ struct ext_head {
 
 struct feature_name {
 	uint8_t type, bit; /* type 0: incompatible */
-	char name[46];	   /* not terminated when full */
+	char name[46];     /* not terminated when full */
 };
 static_assert(sizeof(struct feature_name) == 48, "qcow2 spec: feature name table");
 
@@ -62,15 +62,16 @@ static int check_table(uint64_t off, uint64_t bytes, uint64_t max, uint32_t clus
 	return 0;
 }
 
-static int fields_from_disk(const struct qcow2_disk_header *d, struct qcow2_header *h,
-	struct why *why)
+static int fields_from_disk(
+	const struct qcow2_disk_header *d, struct qcow2_header *h, struct why *why)
 {
 	h->version = be32_get(d->version);
 	if (h->version != 2 && h->version != 3)
 		return why_set(why, -ENOTSUP, "Unsupported qcow2 version %" PRIu32, h->version);
 	h->cluster_bits = be32_get(d->cluster_bits);
 	if (h->cluster_bits < QCOW2_CLUSTER_BITS_MIN || h->cluster_bits > QCOW2_CLUSTER_BITS_MAX)
-		return why_set(why, -EINVAL, "Unsupported cluster size: 2^%" PRIu32, h->cluster_bits);
+		return why_set(
+			why, -EINVAL, "Unsupported cluster size: 2^%" PRIu32, h->cluster_bits);
 	h->cluster_size = 1u << h->cluster_bits;
 	h->size = be64_get(d->size);
 	h->crypt_method = be32_get(d->crypt_method);
@@ -109,8 +110,8 @@ static int check_fields(const struct qcow2_header *h, struct why *why)
 	int err;
 
 	if (h->compression_type > 1 && (h->incompatible & QCOW2_INCOMPAT_COMPRESSION))
-		return why_set(why, -ENOTSUP, "qcow2: unknown compression type: %u",
-			h->compression_type);
+		return why_set(
+			why, -ENOTSUP, "qcow2: unknown compression type: %u", h->compression_type);
 	if (h->compression_type && !(h->incompatible & QCOW2_INCOMPAT_COMPRESSION))
 		return why_set(why, -EINVAL,
 			"qcow2: Compression type incompatible feature bit must be set");
@@ -118,11 +119,11 @@ static int check_fields(const struct qcow2_header *h, struct why *why)
 		return why_set(why, -EINVAL,
 			"qcow2: Compression type incompatible feature bit must not be set");
 	if ((h->incompatible & QCOW2_INCOMPAT_EXTL2) && h->cluster_bits < EXTL2_CLUSTER_BITS_MIN)
-		return why_set(why, -EINVAL, "Unsupported subcluster size: %u",
-			h->cluster_size / 32);
+		return why_set(
+			why, -EINVAL, "Unsupported subcluster size: %u", h->cluster_size / 32);
 	if (h->crypt_method > CRYPT_METHOD_MAX)
-		return why_set(why, -EINVAL, "Unsupported encryption method %" PRIu32,
-			h->crypt_method);
+		return why_set(
+			why, -EINVAL, "Unsupported encryption method %" PRIu32, h->crypt_method);
 	err = check_table(h->reftable_offset, (uint64_t)h->reftable_clusters << h->cluster_bits,
 		QCOW2_REFTABLE_BYTES_MAX, h->cluster_size, "Reference count table", why);
 	if (err)
@@ -151,7 +152,8 @@ static void name_unknown(struct qcow2_header *h, const uint8_t *names, size_t le
 	uint64_t unknown = h->incompatible & ~KNOWN_INCOMPAT;
 	size_t used = 0, room = sizeof(h->unknown_features);
 
-	for (size_t i = 0; i + sizeof(struct feature_name) <= len; i += sizeof(struct feature_name)) {
+	for (size_t i = 0; i + sizeof(struct feature_name) <= len;
+		i += sizeof(struct feature_name)) {
 		const struct feature_name *n = (const void *)(names + i);
 
 		if (n->type != 0 || n->bit > 63 || !(unknown & (1ULL << n->bit)))
@@ -170,8 +172,8 @@ static void name_unknown(struct qcow2_header *h, const uint8_t *names, size_t le
 }
 
 /* One extension, data inside the buffer. */
-static int ext_from_disk(struct qcow2_header *h, uint32_t type, const uint8_t *data, uint32_t len,
-	struct why *why)
+static int ext_from_disk(
+	struct qcow2_header *h, uint32_t type, const uint8_t *data, uint32_t len, struct why *why)
 {
 	const struct bitmaps_ext *b = (const void *)data;
 	const struct crypto_ext *c = (const void *)data;
@@ -203,8 +205,8 @@ static int ext_from_disk(struct qcow2_header *h, uint32_t type, const uint8_t *d
 	case QCOW2_EXT_CRYPTO:
 		if (len != sizeof(*c))
 			return why_set(why, -EINVAL,
-				"CRYPTO header extension size %" PRIu32 ", but expected size %zu", len,
-				sizeof(*c));
+				"CRYPTO header extension size %" PRIu32 ", but expected size %zu",
+				len, sizeof(*c));
 		h->crypto_offset = be64_get(c->offset);
 		h->crypto_bytes = be64_get(c->len);
 		return 0;
@@ -295,8 +297,8 @@ out:
 int qcow2_header_supported(const struct qcow2_header *h, bool writable, struct why *why)
 {
 	if (h->unknown_features[0])
-		return why_set(why, -ENOTSUP, "Unsupported qcow2 feature(s): %s",
-			h->unknown_features);
+		return why_set(
+			why, -ENOTSUP, "Unsupported qcow2 feature(s): %s", h->unknown_features);
 	if (h->incompatible & QCOW2_INCOMPAT_DATA_FILE)
 		return why_set(why, -ENOTSUP, "Unsupported qcow2 feature: external data file");
 	if (h->incompatible & QCOW2_INCOMPAT_EXTL2)
@@ -312,13 +314,11 @@ int qcow2_header_supported(const struct qcow2_header *h, bool writable, struct w
 	if (!writable)
 		return 0;
 	if (h->incompatible & QCOW2_INCOMPAT_CORRUPT)
-		return why_set(why, -EACCES, "qcow2: Image is corrupt; cannot be opened read/write");
+		return why_set(
+			why, -EACCES, "qcow2: Image is corrupt; cannot be opened read/write");
 	if (h->nb_snapshots)
 		return why_set(why, -ENOTSUP,
 			"Unsupported qcow2 feature: writing to an image with internal snapshots");
-	if (h->nb_bitmaps && (h->autoclear & QCOW2_AUTOCLEAR_BITMAPS))
-		return why_set(why, -ENOTSUP,
-			"Unsupported qcow2 feature: writing to an image with persistent bitmaps");
 	if (!h->reftable_clusters)
 		return why_set(why, -EINVAL, "Image does not contain a reference count table");
 	return 0;

@@ -19,11 +19,11 @@
 
 struct plan {
 	struct chk *c;
-	uint64_t per_block;	/* counts in a block */
-	uint64_t next;		/* cluster: first one behind everything */
-	uint64_t *table;	/* host order: the refcount table as it will be */
+	uint64_t per_block;     /* counts in a block */
+	uint64_t next;          /* cluster: first one behind everything */
+	uint64_t *table;        /* host order: the refcount table as it will be */
 	uint64_t entries, room; /* in use; allocated here */
-	uint8_t *is_new;	/* per entry */
+	uint8_t *is_new;        /* per entry */
 	bool move;
 	uint64_t table_cluster, table_clusters; /* if it moves */
 };
@@ -108,16 +108,18 @@ static int take(struct plan *p, uint64_t n, uint64_t *first)
 	return 0;
 }
 
-/* Places the table where it must move: with room for all blocks, its own and those still to come. */
+/* Places the table where it must move: with room for all blocks, its own and those still to come.
+ */
 static int place_table(struct plan *p)
 {
 	struct chk *c = p->c;
 	uint64_t per_cluster = c->h.cluster_size / 8, n = 1;
 
 	/* Every block still to come takes a cluster; n more clusters may need blocks themselves. */
-	while (n * per_cluster <
-		div_round_up(p->next + n, p->per_block) + div_round_up(p->next + n, p->per_block) /
-			(p->per_block > 1 ? p->per_block - 1 : 1) + 2)
+	while (n * per_cluster < div_round_up(p->next + n, p->per_block) +
+					 div_round_up(p->next + n, p->per_block) /
+						 (p->per_block > 1 ? p->per_block - 1 : 1) +
+					 2)
 		n++;
 	n = max_u64(n, c->h.reftable_clusters);
 	if (n * c->h.cluster_size > QCOW2_REFTABLE_BYTES_MAX)
@@ -161,7 +163,8 @@ static int make_plan(struct plan *p)
 	int err;
 
 	p->per_block = qcow2_refblock_entries(&c->h);
-	p->next = c->clusters = max_u64(c->clusters, div_round_up(c->file_bytes, c->h.cluster_size));
+	p->next = c->clusters =
+		max_u64(c->clusters, div_round_up(c->file_bytes, c->h.cluster_size));
 	p->entries = c->reftable_entries;
 	p->move = c->reftable_bad;
 	err = plan_room(p, max_u64(p->entries, 1));
@@ -196,8 +199,8 @@ static int make_plan(struct plan *p)
 static int update_block(struct plan *p, uint64_t b, bool raise)
 {
 	struct chk *c = p->c;
-	struct table_buf t = {.entry = (void *)c->cluster_buf, .bytes = c->h.cluster_size,
-		.off = p->table[b]};
+	struct table_buf t = {
+		.entry = (void *)c->cluster_buf, .bytes = c->h.cluster_size, .off = p->table[b]};
 	uint32_t order = c->h.refcount_order;
 	int err = file_pread(c->file, c->cluster_buf, c->h.cluster_size, t.off);
 
