@@ -24,7 +24,7 @@ struct machine_services {
 	struct bus *bus;
 	struct irqs *irqs;
 	struct pci_bus *pci;
-	/* Any thread; code is the exit status with EV_EXIT.  Returns at once; the first one wins. */
+	/* Any thread; code: the exit status of EV_EXIT.  Returns at once; the first one wins. */
 	void (*event)(struct machine_services *s, enum machine_event ev, int code);
 };
 
@@ -33,7 +33,7 @@ struct device;
 struct device_ops {
 	const char *name;
 	void (*reset)(struct device *d);   /* as if powered on again; NULL: nothing to do */
-	void (*stop)(struct device *d);	   /* returns with nothing in flight; NULL: never anything */
+	void (*stop)(struct device *d);	   /* returns with nothing in flight; NULL: never any */
 	void (*destroy)(struct device *d); /* only after stop */
 };
 

@@ -32,7 +32,7 @@ enum file_op {
 	FILE_READ,
 	FILE_WRITE,
 	FILE_FDATASYNC,
-	FILE_EXTEND,   /* fallocate: [off, off+len) exists and reads as zeros if never written; size grows */
+	FILE_EXTEND,   /* fallocate: [off, off+len) exists, zeros if never written; size grows */
 	FILE_PUNCH,    /* the range reads as zeros, space given back */
 	FILE_TRUNCATE, /* to off bytes */
 };
@@ -41,7 +41,7 @@ struct file_req {
 	/* the caller's */
 	void (*done)(struct file_req *r, int err); /* 0 or -errno */
 	enum file_op op;
-	struct iovec *iov; /* READ, WRITE: host memory, total length == len; restored if it was changed */
+	struct iovec *iov; /* READ, WRITE: host memory, total length == len; left as it was */
 	int niov;
 	uint64_t off, len; /* bytes */
 	/* the layers' (engine: loop op, progress) */
@@ -77,7 +77,7 @@ struct file {
 	const struct file_ops *ops;
 	struct loop *loop;
 	struct file *below;   /* filters */
-	uint32_t align_off;   /* offsets and lengths must be multiples of it; 1 for the page cache */
+	uint32_t align_off;   /* offsets and lengths must be multiples; 1: page cache */
 	uint32_t align_mem;   /* memory addresses likewise */
 	bool readonly, is_block;
 	struct file_stats *stats; /* the engine's, shared by the filters on it */

@@ -108,13 +108,18 @@ int image_check_qemu(const char *path)
 	return WIFEXITED(st) ? WEXITSTATUS(st) : 99;
 }
 
+static uint64_t mix(uint64_t sector, uint64_t version)
+{
+	return (sector << 24 | version) * 0x9E3779B97F4A7C15ULL;
+}
+
 void pattern_make(void *buf, uint64_t sector, uint64_t n_sectors, uint64_t version)
 {
 	uint64_t *w = buf;
 
 	for (uint64_t s = 0; s < n_sectors; s++) {
 		for (unsigned k = 0; k < SECTOR / 8; k++)
-			*w++ = version ? ((sector + s) << 24 | version) * 0x9E3779B97F4A7C15ULL + k : 0;
+			*w++ = version ? mix(sector + s, version) + k : 0;
 	}
 }
 
