@@ -19,6 +19,7 @@ rules='
 ^vmm/(guest_mem|bus|irq|kvm)[^/]*$	^vmm/(util/|(guest_mem|bus|irq|kvm))	-
 ^devices/	^(vmm/util/|vmm/(guest_mem|bus|irq)\.h$|blockdev/block\.h$|devices/)	linux/kvm
 ^vmm/[^/]*$	^(vmm/|devices/|blockdev/(block|img/img)\.h$)	-
+^guest/trace/	^$	linux/kvm
 ^guest/	^([^/]*$|guest/|lib/|trace/)	^(linux|sys)/
 ^tests/	.	-
 '

@@ -43,7 +43,8 @@ count() {
 
 # Why this program cannot run here; nothing if it can.
 cannot() {
-	if [ "$1" = vm ] && ! grep -q 'Needs no /dev/kvm' "$2" && ! { [ -r /dev/kvm ] && [ -w /dev/kvm ]; }; then
+	[ "$1" != vm ] || grep -q 'Needs no /dev/kvm' "$2" && return
+	if ! { [ -r /dev/kvm ] && [ -w /dev/kvm ]; }; then
 		echo "/dev/kvm is missing or not ours to open"
 	fi
 }
