@@ -181,6 +181,10 @@ static void place_blocks(struct qcow2 *q, const struct layout *y, bool undo)
 	}
 }
 
+/*
+ * Sector by sector, each durable before the next: a block is counted in a block that the same
+ * or an earlier sector names (R1).  More than one is dirty only where the table's sectors meet.
+ */
 int qcow2_reftable_write(struct qcow2 *q)
 {
 	struct mem_table *t = &q->reftable;
@@ -193,6 +197,8 @@ int qcow2_reftable_write(struct qcow2 *q)
 			continue;
 		err = qcow2_meta_write(
 			q, &t->e[s * per], SECTOR, t->host_off + s * (uint64_t)SECTOR);
+		if (!err && t->n_dirty > 1)
+			err = sync_to(&q->fmt.sync, q->fmt.sync.writes);
 		if (err)
 			return err;
 		t->dirty[s] = 0;

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * model.c - see model.h.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include "blockdev/crash/model.h"
+
+void model_init(struct crash_model *m, const struct crash_log *log, const struct mem_image *start)
+{
+	*m = (struct crash_model){.log = log};
+	mem_init(&m->durable);
+	mem_reset(&m->durable, start);
+}
+
+void model_fini(struct crash_model *m)
+{
+	mem_fini(&m->durable);
+	free(m->pending);
+}
+
+static bool changes_size(const struct host_op *o)
+{
+	return o->op == FILE_WRITE || o->op == FILE_EXTEND || o->op == FILE_TRUNCATE;
+}
+
+static uint64_t size_after(const struct host_op *o, uint64_t size)
+{
+	if (o->op == FILE_TRUNCATE)
+		return o->off;
+	return max_u64(size, o->off + o->len);
+}
+
+/* Whole or by sector; never changes the file's length. */
+static void apply_data(struct mem_image *img, const struct host_op *o, uint64_t tear)
+{
+	static const uint8_t zeros[SECTOR];
+
+	if (o->op != FILE_WRITE && o->op != FILE_PUNCH)
+		return;
+	if (!tear && o->op == FILE_WRITE) {
+		mem_write(img, o->data, o->len, o->off, false);
+		return;
+	}
+	for (uint64_t at = 0; at < o->len;) {
+		/* Sectors of the file, wherever the write begins. */
+		uint64_t k = min_u64(SECTOR - (o->off + at) % SECTOR, o->len - at);
+
+		tear ^= tear << 13;
+		tear ^= tear >> 7;
+		tear ^= tear << 17;
+		if (!tear || tear & 1)
+			mem_write(img, o->op == FILE_WRITE ? o->data + at : zeros, k, o->off + at,
+				false);
+		at += k;
+	}
+}
+
+static bool covered(const struct crash_model *m, const struct host_op *o, uint64_t sync_submitted)
+{
+	return o->completed < sync_submitted && o->completed <= m->at;
+}
+
+/* An fdatasync has completed: what it covers is durable now, in the order of submission. */
+static void make_durable(struct crash_model *m, const struct host_op *sync)
+{
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < m->n_pending; i++) {
+		const struct host_op *o = &m->log->host[m->pending[i]];
+
+		if (!covered(m, o, sync->submitted)) {
+			m->pending[kept++] = m->pending[i];
+			continue;
+		}
+		if (o->err)
+			continue;
+		if (changes_size(o))
+			mem_set_size(&m->durable, size_after(o, m->durable.size));
+		apply_data(&m->durable, o, 0);
+		m->epoch++;
+	}
+	m->n_pending = kept;
+}
+
+void model_advance(struct crash_model *m, uint64_t at)
+{
+	const struct crash_log *log = m->log;
+
+	m->at = at;
+	for (; m->next < log->n_host && log->host[m->next].submitted <= at; m->next++) {
+		if (m->n_pending == m->room_pending) {
+			m->room_pending = m->room_pending ? 2 * m->room_pending : 64;
+			m->pending = realloc(m->pending, m->room_pending * sizeof(*m->pending));
+			if (!m->pending)
+				abort();
+		}
+		m->pending[m->n_pending++] = (uint32_t)m->next;
+	}
+	for (uint32_t i = 0; i < m->n_pending; i++) {
+		const struct host_op *o = &log->host[m->pending[i]];
+
+		if (o->op != FILE_FDATASYNC || o->completed > at)
+			continue;
+		memmove(m->pending + i, m->pending + i + 1,
+			(--m->n_pending - i) * sizeof(*m->pending));
+		if (!o->err)
+			make_durable(m, o);
+		i = UINT32_MAX; /* the list has changed: from the start */
+	}
+}
+
+uint32_t model_sizes(const struct crash_model *m, uint64_t *sizes, uint32_t max)
+{
+	uint64_t now = m->durable.size;
+	uint32_t n = 0;
+
+	sizes[n++] = now;
+	for (uint32_t i = 0; i < m->n_pending && n < max; i++) {
+		const struct host_op *o = &m->log->host[m->pending[i]];
+		uint32_t k = 0;
+
+		if (!changes_size(o))
+			continue;
+		now = size_after(o, now);
+		while (k < n && sizes[k] != now)
+			k++;
+		if (k == n)
+			sizes[n++] = now;
+	}
+	return n;
+}
+
+static void build_one(const struct crash_model *m, const struct crash_choice *c, uint32_t i,
+	struct mem_image *out)
+{
+	const struct host_op *o = &m->log->host[m->pending[i]];
+
+	if (c->fate[i] == FATE_LOST)
+		return;
+	apply_data(out, o, c->fate[i] == FATE_TORN ? c->tear + i + 1 : 0);
+}
+
+void model_build(const struct crash_model *m, const struct crash_choice *c, struct mem_image *out)
+{
+	mem_reset(out, &m->durable);
+	/* Data first, in a file that is long enough for all of it; then the length as chosen. */
+	for (uint32_t i = 0; i < m->n_pending; i++) {
+		const struct host_op *o = &m->log->host[m->pending[i]];
+
+		if (changes_size(o) && o->op != FILE_TRUNCATE)
+			out->size = max_u64(out->size, o->off + o->len);
+	}
+	for (uint32_t k = 0; k < m->n_pending; k++)
+		build_one(m, c, c->reversed ? m->n_pending - 1 - k : k, out);
+	mem_set_size(out, c->size);
+}

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * oracle.c - see oracle.h.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include "blockdev/crash/oracle.h"
+
+#define MIX	0x9E3779B97F4A7C15ULL
+#define UNMIX	0xF1DE83E19937733DULL /* MIX * UNMIX == 1 modulo 2^64 */
+#define NO_LINK UINT32_MAX
+
+void oracle_fill(void *buf, uint64_t sector, uint32_t version)
+{
+	uint64_t *w = buf;
+
+	for (unsigned k = 0; k < SECTOR / 8; k++)
+		w[k] = version ? (sector << 24 | version) * MIX + k : 0;
+}
+
+static bool decode(const void *content, uint64_t *sector, uint32_t *version)
+{
+	uint64_t w, want[SECTOR / 8];
+
+	memcpy(&w, content, sizeof(w));
+	w *= UNMIX;
+	*sector = w >> 24;
+	*version = w & 0xffffff;
+	oracle_fill(want, *sector, *version);
+	return !memcmp(want, content, SECTOR);
+}
+
+int oracle_init(struct oracle *o, const struct crash_log *log, uint64_t n_sectors)
+{
+	uint64_t links = 0;
+
+	for (uint64_t i = 0; i < log->n_guest; i++)
+		links += log->guest[i].kind == GUEST_WRITE ? log->guest[i].n : 0;
+	*o = (struct oracle){.log = log, .n_sectors = n_sectors};
+	o->first = malloc(n_sectors * sizeof(*o->first));
+	o->links = malloc((links + 1) * sizeof(*o->links));
+	if (!o->first || !o->links) {
+		oracle_fini(o);
+		return -ENOMEM;
+	}
+	memset(o->first, 0xff, n_sectors * sizeof(*o->first));
+	for (uint64_t i = 0; i < log->n_guest; i++) {
+		const struct guest_op *g = &log->guest[i];
+
+		for (uint64_t s = g->sector; g->kind == GUEST_WRITE && s < g->sector + g->n; s++) {
+			o->links[o->n_links] = (struct oracle_link){(uint32_t)i, o->first[s]};
+			o->first[s] = (uint32_t)o->n_links++;
+		}
+	}
+	return 0;
+}
+
+void oracle_fini(struct oracle *o)
+{
+	free(o->first);
+	free(o->links);
+	*o = (struct oracle){0};
+}
+
+void oracle_at(struct oracle *o, uint64_t tick)
+{
+	o->at = tick;
+	o->horizon = 0;
+	for (uint64_t i = 0; i < o->log->n_guest; i++) {
+		const struct guest_op *g = &o->log->guest[i];
+
+		if ((g->kind == GUEST_FLUSH || g->kind == GUEST_WCE_OFF) && !g->err &&
+			g->acknowledged <= tick)
+			o->horizon = max_u64(o->horizon, g->submitted);
+	}
+}
+
+static bool stable(const struct oracle *o, const struct guest_op *w)
+{
+	if (w->acknowledged > o->at || w->err)
+		return false;
+	return w->fua || (!w->wce_at_submit && !w->wce_at_end) || w->acknowledged < o->horizon;
+}
+
+bool oracle_written(const struct oracle *o, uint64_t sector)
+{
+	return o->first[sector] != NO_LINK;
+}
+
+enum verdict oracle_judge(const struct oracle *o, uint64_t sector, const void *content)
+{
+	const struct guest_op *found = NULL;
+	uint64_t has_sector;
+	uint32_t version;
+
+	if (!decode(content, &has_sector, &version))
+		return GARBAGE;
+	if (version && has_sector != sector)
+		return FOREIGN;
+	for (uint32_t l = o->first[sector]; version && l != NO_LINK; l = o->links[l].next)
+		if (o->log->guest[o->links[l].op].version == version)
+			found = &o->log->guest[o->links[l].op];
+	if (version && (!found || found->submitted > o->at))
+		return GARBAGE;
+	for (uint32_t l = o->first[sector]; l != NO_LINK; l = o->links[l].next) {
+		const struct guest_op *w = &o->log->guest[o->links[l].op];
+
+		if (w == found || !stable(o, w))
+			continue;
+		if (!found || w->submitted > found->acknowledged)
+			return version ? STALE : LOST_DURABLE;
+	}
+	return LEGAL;
+}
+
+const char *verdict_name(enum verdict v)
+{
+	static const char *const names[] = {"legal", "durable data lost",
+		"older than what is durable", "another sector's data", "never written by the guest"};
+
+	return names[v];
+}

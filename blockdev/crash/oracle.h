@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * oracle.h - which contents of a guest sector are legal after a power cut.
+ *
+ * From the guest's log alone, by the text of the specifications (virtio 1.2, 5.2.6; ATA8-ACS,
+ * FLUSH CACHE and SET FEATURES).  A write is stable at tick T if it was acknowledged by T and
+ *
+ *   - the cache was off for all of its life, or it was FUA, or
+ *   - a FLUSH, or a change of the cache bit to off, was submitted after that
+ *     acknowledgement and succeeded by T.
+ *
+ * A sector may hold what any write submitted by T wrote, unless some stable write was
+ * submitted after that one's end; and what it held first, unless any stable write covers it.
+ */
+#ifndef CRASH_ORACLE_H
+#define CRASH_ORACLE_H
+
+#include "blockdev/crash/log.h"
+
+struct oracle {
+	const struct crash_log *log;
+	uint64_t n_sectors;
+	uint32_t *first;  /* by sector: index into links, or UINT32_MAX */
+	struct oracle_link {
+		uint32_t op, next;
+	} *links;
+	uint64_t n_links;
+	uint64_t at, horizon; /* writes acknowledged before the horizon are stable */
+};
+
+/* The log must be complete.  0 or -ENOMEM. */
+must_check int oracle_init(struct oracle *o, const struct crash_log *log, uint64_t n_sectors);
+void oracle_fini(struct oracle *o);
+void oracle_at(struct oracle *o, uint64_t tick);
+
+enum verdict { LEGAL, LOST_DURABLE, STALE, FOREIGN, GARBAGE };
+const char *verdict_name(enum verdict v);
+/* What a sector holds: version 0 and sector itself for all zeros. */
+enum verdict oracle_judge(const struct oracle *o, uint64_t sector, const void *content);
+bool oracle_written(const struct oracle *o, uint64_t sector); /* at any time */
+
+/* The content of one sector that names (sector, version); version < 2^24, 0: zeros. */
+void oracle_fill(void *buf, uint64_t sector, uint32_t version);
+
+#endif

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * crash.h - the crash explorer of the block layer: rows, workloads, exploration.
+ */
+#ifndef TESTS_CRASH_H
+#define TESTS_CRASH_H
+
+#include "blockdev/block.h"
+#include "blockdev/crash/log.h"
+#include "blockdev/crash/memfile.h"
+#include "blockdev/crash/model.h"
+#include "blockdev/crash/oracle.h"
+#include "blockdev/qcow2/format.h"
+
+/* One configuration.  A feature joins the explorer by adding rows to rows.c. */
+struct row {
+	const char *name;
+	const char *format;
+	struct qcow2_create_opts create; /* .size also for raw */
+	enum cache_mode mode;
+	unsigned depth;
+	unsigned span;	 /* sectors that the work touches, from the start and from the middle */
+	unsigned max;	 /* sectors of one request */
+	unsigned ops;	 /* guest requests in one run */
+	unsigned flush, fua, flip; /* out of 100 requests */
+	bool reopen;	 /* clean close and reopen half way */
+	bool tiny;	 /* metadata caches of the smallest size */
+};
+extern const struct row rows[];
+extern const unsigned n_rows;
+
+/* One run of a row's workload, recorded. */
+struct run_log {
+	const struct row *row;
+	uint64_t seed;
+	struct mem_image start, live;
+	struct crash_log log;
+	struct disk_stats stats; /* of the last disk that was open */
+};
+/* Asserts that everything succeeds; the disk is abandoned at the end, as by a cut. */
+void workload_run(struct loop *l, const struct row *row, uint64_t seed, struct run_log *out);
+void workload_free(struct run_log *r);
+
+struct tally {
+	uint64_t states, situations, violations;
+	uint64_t leaks, dirty; /* states with leaks; states that were repaired at open */
+	uint64_t qemu_judged;
+};
+struct explore_opts {
+	uint64_t states; /* about how many for this run */
+	uint64_t qemu_every; /* let qemu-img check judge one state in so many; 0: none */
+	const char *scratch; /* directory for that */
+	bool verbose;
+};
+void explore(struct loop *l, const struct run_log *r, const struct explore_opts *o, struct tally *t);
+/* One state again: "TICK:SIZE:TEAR:REV:FATES".  Prints the verdict; false: a violation. */
+bool explore_one(struct loop *l, const struct run_log *r, const char *spec);
+
+static inline uint64_t rng_next(uint64_t *s)
+{
+	uint64_t z = *s += 0x9E3779B97F4A7C15ULL;
+
+	z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9ULL;
+	z = (z ^ z >> 27) * 0x94D049BB133111EBULL;
+	return z ^ z >> 31;
+}
+
+#endif

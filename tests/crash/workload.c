@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * workload.c - random guests: writes, flushes, FUA and changes of the cache bit, through the
+ * public block API, every request logged at submission and acknowledgement.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "tests/crash/crash.h"
+
+struct guest {
+	struct run_log *r;
+	struct disk *d;
+	uint64_t rng;
+	unsigned left, workers;
+	uint32_t version;
+};
+
+static void must(int err, const char *what)
+{
+	if (!err)
+		return;
+	fprintf(stderr, "crash: %s: %s\n", what, strerror(-err));
+	abort();
+}
+
+static void do_write(struct guest *g, bool fua)
+{
+	const struct row *row = g->r->row;
+	struct guest_op op = {.kind = GUEST_WRITE, .fua = fua};
+	uint64_t n_sectors = disk_size(g->d) / SECTOR, i;
+	uint8_t *buf;
+	int err;
+
+	op.n = 1 + rng_next(&g->rng) % row->max;
+	op.sector = rng_next(&g->rng) % (row->span - op.n + 1);
+	if (rng_next(&g->rng) % 4 == 0)
+		op.sector += n_sectors / 2 - row->span / 2;
+	op.version = ++g->version;
+	op.wce_at_submit = disk_wce(g->d);
+	buf = malloc(op.n * SECTOR);
+	for (uint64_t s = 0; s < op.n; s++)
+		oracle_fill(buf + s * SECTOR, op.sector + s, op.version);
+	i = crash_log_submit(&g->r->log, &op);
+	err = disk_pwrite(g->d, buf, op.n * SECTOR, op.sector * SECTOR, fua ? BLK_FUA : 0);
+	crash_log_ack(&g->r->log, i, disk_wce(g->d), err);
+	must(err, "write");
+	free(buf);
+}
+
+struct flip {
+	struct wce_change c;
+	struct fiber *f;
+	bool over;
+	int err;
+};
+
+static void flip_done(struct wce_change *c, int err)
+{
+	struct flip *f = container_of(c, struct flip, c);
+
+	f->err = err;
+	f->over = true;
+	fiber_wake(f->f);
+}
+
+static void do_flip(struct guest *g)
+{
+	struct flip f = {.c = {.done = flip_done, .enable = !disk_wce(g->d)}, .f = fiber_self()};
+	struct guest_op op = {.kind = f.c.enable ? GUEST_WCE_ON : GUEST_WCE_OFF};
+	uint64_t i = crash_log_submit(&g->r->log, &op);
+
+	disk_set_wce(g->d, &f.c);
+	while (!f.over)
+		fiber_suspend();
+	crash_log_ack(&g->r->log, i, disk_wce(g->d), f.err);
+	must(f.err, "cache bit");
+}
+
+static void do_flush(struct guest *g)
+{
+	struct guest_op op = {.kind = GUEST_FLUSH};
+	uint64_t i = crash_log_submit(&g->r->log, &op);
+	int err = disk_flush(g->d);
+
+	crash_log_ack(&g->r->log, i, disk_wce(g->d), err);
+	must(err, "flush");
+}
+
+struct worker {
+	struct fiber_start start;
+	struct guest *g;
+};
+
+static void worker_fiber(struct fiber_start *s)
+{
+	struct guest *g = container_of(s, struct worker, start)->g;
+	const struct row *row = g->r->row;
+
+	while (g->left) {
+		unsigned k = rng_next(&g->rng) % 100;
+
+		g->left--;
+		if (k < row->flush)
+			do_flush(g);
+		else if (k < row->flush + row->flip)
+			do_flip(g);
+		else
+			do_write(g, k < row->flush + row->flip + row->fua);
+	}
+	g->workers--;
+}
+
+static void work(struct loop *l, struct guest *g, unsigned ops)
+{
+	struct worker w[64];
+
+	g->left = ops;
+	g->workers = g->r->row->depth;
+	for (unsigned i = 0; i < g->r->row->depth; i++) {
+		w[i] = (struct worker){.g = g, .start.fn = worker_fiber};
+		fiber_start(l, &w[i].start);
+	}
+	while (g->workers)
+		must(loop_turn(l, true), "loop");
+}
+
+struct create_args {
+	struct file *f;
+	const struct row *row;
+};
+
+static int create_fiber(void *arg)
+{
+	struct create_args *a = arg;
+
+	return qcow2_create(a->f, &a->row->create, NULL);
+}
+
+static void create(struct loop *l, const struct row *row, struct mem_image *m)
+{
+	struct create_args a = {.row = row};
+
+	if (!strcmp(row->format, "raw")) {
+		mem_set_size(m, row->create.size);
+		return;
+	}
+	must(memfile_open(l, m, 0, &a.f), "memfile");
+	must(fiber_run(l, create_fiber, &a), "create");
+	file_close(a.f);
+}
+
+static struct disk *open_traced(struct loop *l, struct run_log *r, uint64_t seed)
+{
+	struct disk_opts o = {.format = r->row->format,
+		.cache = r->row->mode,
+		.l2_cache_bytes = r->row->tiny,
+		.refcount_cache_bytes = r->row->tiny};
+	struct file *f, *t;
+	struct disk *d;
+
+	must(memfile_open(l, &r->live, seed, &f), "memfile");
+	must(trace_open(f, &r->log, &t), "trace");
+	must(disk_open_file(t, &o, &d, NULL), "open");
+	return d;
+}
+
+void workload_run(struct loop *l, const struct row *row, uint64_t seed, struct run_log *out)
+{
+	struct guest g = {.r = out, .rng = seed};
+	unsigned half = row->reopen ? row->ops / 2 : row->ops;
+
+	*out = (struct run_log){.row = row, .seed = seed};
+	crash_log_init(&out->log);
+	mem_init(&out->start);
+	mem_init(&out->live);
+	create(l, row, &out->start);
+	mem_reset(&out->live, &out->start);
+	g.d = open_traced(l, out, seed * 2 + 1);
+	work(l, &g, half);
+	if (row->reopen) {
+		must(disk_close(g.d, NULL), "close");
+		g.d = open_traced(l, out, seed * 2 + 2);
+		work(l, &g, row->ops - half);
+	}
+	disk_drain(g.d);
+	disk_stats_get(g.d, &out->stats);
+	disk_abandon(g.d);
+}
+
+void workload_free(struct run_log *r)
+{
+	crash_log_fini(&r->log);
+	mem_fini(&r->start);
+	mem_fini(&r->live);
+}
