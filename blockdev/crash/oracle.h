@@ -25,6 +25,8 @@ struct oracle {
 		uint32_t op, next;
 	} *links;
 	uint64_t n_links;
+	uint64_t *runs; /* pairs: first sector, how many */
+	uint64_t n_runs;
 	uint64_t at, horizon; /* writes acknowledged before the horizon are stable */
 };
 
@@ -35,9 +37,10 @@ void oracle_at(struct oracle *o, uint64_t tick);
 
 enum verdict { LEGAL, LOST_DURABLE, STALE, FOREIGN, GARBAGE };
 const char *verdict_name(enum verdict v);
-/* What a sector holds: version 0 and sector itself for all zeros. */
+/* content: 512 bytes, aligned to 8. */
 enum verdict oracle_judge(const struct oracle *o, uint64_t sector, const void *content);
-bool oracle_written(const struct oracle *o, uint64_t sector); /* at any time */
+/* The next run of sectors that were ever written, from *at on; false: there is none. */
+bool oracle_next_run(const struct oracle *o, uint64_t *at, uint64_t *n);
 
 /* The content of one sector that names (sector, version); version < 2^24, 0: zeros. */
 void oracle_fill(void *buf, uint64_t sector, uint32_t version);

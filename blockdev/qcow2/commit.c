@@ -58,7 +58,7 @@ int qcow2_commit_init(struct qcow2 *q)
 {
 	q->stage = calloc(1, sizeof(*q->stage));
 	if (q->stage)
-		q->stage->mem = file_buf(STAGE_SECTORS * SECTOR);
+		q->stage->mem = aligned_alloc(4096, STAGE_SECTORS * SECTOR);
 	return q->stage && q->stage->mem ? 0 : -ENOMEM;
 }
 

@@ -6,7 +6,11 @@
 #include <string.h>
 #include "blockdev/qcow2/iov.h"
 
-#define IOV_BATCH 128
+#define IOV_BATCH   128
+#define ZEROS_BYTES (64 * KiB)
+
+/* Only ever read; page aligned for O_DIRECT. */
+static uint8_t zeros[ZEROS_BYTES] __attribute__((aligned(4096)));
 
 struct batch {
 	struct iovec v[IOV_BATCH];
@@ -38,7 +42,7 @@ static uint64_t take(struct batch *b, struct iov_cursor *c, uint64_t len)
 }
 
 /* Up to len bytes of zeros. */
-static uint64_t pad(struct batch *b, uint8_t *zeros, uint64_t len)
+static uint64_t pad(struct batch *b, uint64_t len)
 {
 	uint64_t got = 0;
 
@@ -63,19 +67,19 @@ void iov_zero(struct iov_cursor *c, uint64_t len)
 	}
 }
 
-int iov_transfer(struct file *f, enum file_op op, struct iov_cursor *c, uint8_t *zeros,
-	uint64_t off, uint64_t head, uint64_t len, uint64_t tail)
+int iov_transfer(struct file *f, enum file_op op, struct iov_cursor *c, uint64_t off, uint64_t head,
+	uint64_t len, uint64_t tail)
 {
 	while (head + len + tail) {
 		struct batch b = {.n = 0};
 		int err;
 
 		if (head)
-			head -= pad(&b, zeros, head);
+			head -= pad(&b, head);
 		if (!head && len)
 			len -= take(&b, c, len);
 		if (!head && !len && tail)
-			tail -= pad(&b, zeros, tail);
+			tail -= pad(&b, tail);
 		err = op == FILE_READ ? file_preadv(f, b.v, b.n, off)
 				      : file_pwritev(f, b.v, b.n, off);
 		if (err)

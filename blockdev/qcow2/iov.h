@@ -19,13 +19,9 @@ void iov_zero(struct iov_cursor *c, uint64_t len);
 /*
  * In a fiber: moves the next len bytes between the cursor's memory and the file; the cursor moves
  * on.  With WRITE, head and tail bytes of zeros are written around them as one whole:
- * the file range is [off, off+head+len+tail) then, and without them [off, off+len).
- * zeros is a buffer of ZEROS_MIN bytes at least, or NULL if head and tail are 0.
- * 0 or -errno.
+ * the file range is [off, off+head+len+tail).  0 or -errno.
  */
-must_check int iov_transfer(struct file *f, enum file_op op, struct iov_cursor *c, uint8_t *zeros,
-	uint64_t off, uint64_t head, uint64_t len, uint64_t tail);
-
-#define ZEROS_BYTES (64 * KiB)
+must_check int iov_transfer(struct file *f, enum file_op op, struct iov_cursor *c, uint64_t off,
+	uint64_t head, uint64_t len, uint64_t tail);
 
 #endif

@@ -7,6 +7,7 @@
  *
  * Source: qcow2 specification, "Cluster mapping".
  */
+#include "blockdev/qcow2/iov.h"
 #include "blockdev/qcow2/qcow2.h"
 
 static uint64_t l1_index(const struct qcow2 *q, uint64_t off)
@@ -147,6 +148,7 @@ int qcow2_map(struct qcow2 *q, uint64_t off, uint64_t len, struct mapping *m)
  */
 static int l2_create(struct qcow2 *q, uint64_t off)
 {
+	struct iov_cursor nothing = {NULL, 0, 0};
 	struct run r;
 	uint64_t host_off;
 	int err = qcow2_alloc_locked(q, 1, &r);
@@ -155,12 +157,13 @@ static int l2_create(struct qcow2 *q, uint64_t off)
 		return err;
 	host_off = r.first << q->h.cluster_bits;
 	if (!r.fresh) {
-		err = qcow2_meta_write(q, q->zeros, q->h.cluster_size, host_off);
+		err = iov_transfer(q->fmt.file, FILE_WRITE, &nothing, host_off, q->h.cluster_size, 0, 0);
+		q->fmt.metadata_bytes += q->h.cluster_size;
 		if (err) {
 			qcow2_alloc_add(q, &r);
 			return err;
 		}
-		r.need = q->fmt.sync.writes;
+		r.need = sync_note(&q->fmt.sync);
 	}
 	mem_table_set(&q->l1, (uint32_t)l1_index(q, off), host_off | QCOW2_OFLAG_COPIED, r.need);
 	return 0;

@@ -90,10 +90,7 @@ static int load(struct qcow2 *q, const struct disk_opts *o)
 		err = table_read(q, &q->reftable,
 			(uint32_t)((uint64_t)q->h.reftable_clusters * q->h.cluster_size / 8),
 			q->h.reftable_offset);
-	if (err)
-		return err;
-	q->zeros = file_buf(max_u64(q->h.cluster_size, 64 * KiB));
-	return q->zeros ? 0 : -ENOMEM;
+	return err;
 }
 
 static void unload(struct qcow2 *q)
@@ -103,7 +100,6 @@ static void unload(struct qcow2 *q)
 	qcow2_commit_fini(q);
 	mem_table_fini(&q->l1);
 	mem_table_fini(&q->reftable);
-	free(q->zeros);
 	free(q->path);
 	free(q);
 }

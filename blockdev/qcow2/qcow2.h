@@ -74,7 +74,6 @@ struct qcow2 {
 
 	struct fiber_lock commit_lock;
 	struct stage *stage; /* commit.c */
-	uint8_t *zeros;      /* one cluster */
 	char *path;          /* for messages */
 	bool broken_told;    /* a broken table was reported once */
 };

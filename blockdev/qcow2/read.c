@@ -19,7 +19,7 @@ int qcow2_read(struct format *fmt, struct iovec *iov, int niov, uint64_t off, ui
 			return err;
 		if (m.kind == MAP_DATA)
 			err = iov_transfer(
-				fmt->file, FILE_READ, &dst, NULL, m.host_off, 0, m.len, 0);
+				fmt->file, FILE_READ, &dst, m.host_off, 0, m.len, 0);
 		else
 			iov_zero(&dst, m.len);
 		if (err)

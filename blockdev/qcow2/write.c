@@ -28,7 +28,7 @@ static bool pending_overlaps(const struct qcow2 *q, uint64_t first, uint64_t n)
 
 static int write_in_place(struct qcow2 *q, struct iov_cursor *src, uint64_t host_off, uint64_t len)
 {
-	int err = iov_transfer(q->fmt.file, FILE_WRITE, src, NULL, host_off, 0, len, 0);
+	int err = iov_transfer(q->fmt.file, FILE_WRITE, src, host_off, 0, len, 0);
 
 	if (!err)
 		sync_note(&q->fmt.sync);
@@ -40,7 +40,7 @@ static int write_whole(struct qcow2 *q, struct iov_cursor *src, uint64_t host_of
 	uint64_t len, uint64_t clusters)
 {
 	uint64_t tail = (clusters << q->h.cluster_bits) - head - len;
-	int err = iov_transfer(q->fmt.file, FILE_WRITE, src, q->zeros, host_off, head, len, tail);
+	int err = iov_transfer(q->fmt.file, FILE_WRITE, src, host_off, head, len, tail);
 
 	if (!err)
 		sync_note(&q->fmt.sync);

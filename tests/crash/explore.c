@@ -71,18 +71,12 @@ static int read_run(struct judge *j, uint64_t at, uint64_t n)
 static int read_all(void *arg)
 {
 	struct judge *j = arg;
-	uint64_t n = j->e->oracle.n_sectors, at = 0;
+	uint64_t at = 0, n;
 
-	while (at < n) {
-		uint64_t k = 0;
-
-		while (at < n && !oracle_written(&j->e->oracle, at))
-			at++;
-		while (at + k < n && k < READ_MAX && oracle_written(&j->e->oracle, at + k))
-			k++;
-		if (k && read_run(j, at, k))
+	for (; oracle_next_run(&j->e->oracle, &at, &n); at += n) {
+		n = min_u64(n, READ_MAX);
+		if (read_run(j, at, n))
 			return -1;
-		at += k;
 	}
 	return 0;
 }
