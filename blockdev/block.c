@@ -381,6 +381,15 @@ int disk_flush(struct disk *d)
 	return submit_and_wait(d, (struct blk_req){.op = BLK_FLUSH});
 }
 
+int disk_grow(struct disk *d, uint64_t size)
+{
+	if (d->readonly)
+		return -EROFS;
+	if (size < d->fmt->size || size % SECTOR)
+		return -EINVAL;
+	return d->fmt->ops->grow(d->fmt, size);
+}
+
 void block_init(struct disk *d)
 {
 	list_init(&d->finished);

@@ -122,6 +122,8 @@ must_check int disk_pread(struct disk *d, void *buf, uint64_t len, uint64_t off)
 must_check int disk_pwrite(
 	struct disk *d, const void *buf, uint64_t len, uint64_t off, unsigned flags);
 must_check int disk_flush(struct disk *d);
+/* In a fiber: size bytes, a multiple of 512, not less than now; durable when it returns 0. */
+must_check int disk_grow(struct disk *d, uint64_t size);
 
 /* Latency histogram: bucket i counts requests that took [2^i, 2^(i+1)) microseconds; 0 also less.
  */

@@ -48,6 +48,8 @@ struct format_ops {
 	 * metadata when it returns 0.  Not run twice at once by block.c.
 	 */
 	int (*flush)(struct format *fmt);
+	/* In a fiber: the guest sees size bytes from now on, more than before; durable. */
+	int (*grow)(struct format *fmt, uint64_t size);
 };
 
 extern const struct format_ops raw_format, qcow2_format;

@@ -68,6 +68,17 @@ static int raw_write(struct format *fmt, struct iovec *iov, int niov, uint64_t o
 	return err;
 }
 
+static int raw_grow(struct format *fmt, uint64_t size)
+{
+	int err = fmt->file->is_block ? -ENOTSUP : file_truncate(fmt->file, size);
+
+	if (!err)
+		err = sync_to(&fmt->sync, sync_note(&fmt->sync));
+	if (!err)
+		fmt->size = size;
+	return err;
+}
+
 const struct format_ops raw_format = {
 	.name = "raw",
 	.probe = raw_probe,
@@ -78,4 +89,5 @@ const struct format_ops raw_format = {
 	.read = raw_read,
 	.write = raw_write,
 	.flush = raw_flush,
+	.grow = raw_grow,
 };

@@ -216,4 +216,5 @@ const struct format_ops qcow2_format = {
 	.read = qcow2_read,
 	.write = qcow2_write,
 	.flush = qcow2_flush,
+	.grow = qcow2_grow,
 };

@@ -168,9 +168,10 @@ void mem_table_set(struct mem_table *t, uint32_t i, uint64_t v, uint64_t need);
 /* Says once what is wrong with the image; returns -EIO. */
 int qcow2_broken(struct qcow2 *q, const char *what, uint64_t at);
 
-/* ---- read.c, write.c ---- */
+/* ---- read.c, write.c, resize.c ---- */
 
 int qcow2_read(struct format *fmt, struct iovec *iov, int niov, uint64_t off, uint64_t len);
+int qcow2_grow(struct format *fmt, uint64_t size);
 int qcow2_write(struct format *fmt, struct iovec *iov, int niov, uint64_t off, uint64_t len);
 
 #endif

@@ -24,6 +24,7 @@ struct row {
 	unsigned ops;	 /* guest requests in one run */
 	unsigned flush, fua, flip; /* out of 100 requests */
 	bool reopen;	 /* clean close and reopen half way */
+	uint64_t grow;	 /* bytes that the disk grows to while it is worked on; 0: it does not */
 	bool tiny;	 /* metadata caches of the smallest size */
 };
 extern const struct row rows[];

@@ -67,6 +67,24 @@ static int read_run(struct judge *j, uint64_t at, uint64_t n)
 	return 0;
 }
 
+/* The disk may still have its old size, if nothing durable lies past it. */
+static int too_small(struct judge *j, uint64_t at, uint64_t n)
+{
+	static const uint64_t zeros[SECTOR / 8];
+	uint64_t size = disk_size(j->d) / SECTOR;
+
+	if (at < size && read_run(j, at, size - at))
+		return -1;
+	for (at = max_u64(at, size); at < j->e->oracle.n_sectors; at++) {
+		if (oracle_judge(&j->e->oracle, at, zeros) == LEGAL)
+			continue;
+		snprintf(j->e->why, sizeof(j->e->why), "sector %" PRIu64 ": the disk ends before it",
+			at);
+		return -1;
+	}
+	return 0;
+}
+
 /* All sectors that were ever written, in long reads. */
 static int read_all(void *arg)
 {
@@ -75,6 +93,8 @@ static int read_all(void *arg)
 
 	for (; oracle_next_run(&j->e->oracle, &at, &n); at += n) {
 		n = min_u64(n, READ_MAX);
+		if (at + n > disk_size(j->d) / SECTOR)
+			return too_small(j, at, n);
 		if (read_run(j, at, n))
 			return -1;
 	}
@@ -376,7 +396,7 @@ static void explorer_init(struct explorer *e, struct loop *l, const struct run_l
 {
 	*e = (struct explorer){.loop = l, .r = r, .o = o, .t = t, .rng = r->seed ^ 0x5eed};
 	model_init(&e->model, &r->log, &r->start);
-	if (oracle_init(&e->oracle, &r->log, r->row->create.size / SECTOR))
+	if (oracle_init(&e->oracle, &r->log, max_u64(r->row->create.size, r->row->grow) / SECTOR))
 		abort();
 	mem_init(&e->state);
 	e->c.fate = calloc(r->log.n_host + 1, 1);

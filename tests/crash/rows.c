@@ -47,6 +47,9 @@ const struct row rows[] = {
 		.span = 32768, .max = 64, .ops = 80, .flush = 12, .fua = 5, .flip = 2},
 	{.name = "2M lazy", QCOW2(256 * MiB, 2097152, LAZY), .mode = CACHE_WRITEBACK, .depth = 8,
 		.span = 32768, .max = 64, .ops = 80, .flush = 12, .flip = 4},
+	{.name = "512 resize", QCOW2(256 * KiB, 512), .mode = CACHE_WRITEBACK, .depth = 8,
+		.span = 256, .max = 16, .ops = 160, .flush = 12, .fua = 5, .flip = 2, .tiny = true,
+		.grow = 4 * MiB},
 	{.name = "version 2", QCOW2(64 * MiB, 65536, .version = 2), .mode = CACHE_WRITETHROUGH,
 		.depth = 8, .span = 4096, .max = 64, .ops = 120, .flip = 5, .reopen = true},
 };

@@ -14,6 +14,7 @@ struct guest {
 	uint64_t rng;
 	unsigned left, workers;
 	uint32_t version;
+	bool grown;
 };
 
 static void must(int err, const char *what)
@@ -87,6 +88,11 @@ static void do_flush(struct guest *g)
 	must(err, "flush");
 }
 
+static void do_grow(struct guest *g)
+{
+	must(disk_grow(g->d, g->r->row->grow), "grow");
+}
+
 struct worker {
 	struct fiber_start start;
 	struct guest *g;
@@ -101,7 +107,10 @@ static void worker_fiber(struct fiber_start *s)
 		unsigned k = rng_next(&g->rng) % 100;
 
 		g->left--;
-		if (k < row->flush)
+		if (row->grow && !g->grown && g->left < row->ops / 2) {
+			g->grown = true;
+			do_grow(g);
+		} else if (k < row->flush)
 			do_flush(g);
 		else if (k < row->flush + row->flip)
 			do_flip(g);
