@@ -54,6 +54,12 @@ struct explore_opts {
 	bool verbose;
 };
 void explore(struct loop *l, const struct run_log *r, const struct explore_opts *o, struct tally *t);
+/*
+ * Cuts during the repair at open: up to first dirty states of the run, and for each of them second
+ * states that a cut of its repair leaves.  All must be repairable, with no leak left.
+ */
+void explore_repair(struct loop *l, const struct run_log *r, uint64_t first, uint64_t second,
+	struct tally *t);
 /* One state again: "TICK:SIZE:TEAR:REV:FATES".  Prints the verdict; false: a violation. */
 bool explore_one(struct loop *l, const struct run_log *r, const char *spec);
 

@@ -16,27 +16,10 @@
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include "tests/crash/crash.h"
+#include "tests/crash/explore.h"
 
 #define EXHAUSTIVE_MAX 12 /* pending operations */
-#define SIZES_MAX      8
 #define READ_MAX       2048 /* sectors in one read */
-
-struct explorer {
-	struct loop *loop;
-	const struct run_log *r;
-	const struct explore_opts *o;
-	struct tally *t;
-	struct crash_model model;
-	struct oracle oracle;
-	struct mem_image state;
-	struct crash_choice c;
-	uint64_t sizes[SIZES_MAX];
-	uint32_t n_sizes;
-	uint64_t rng;
-	uint8_t *buf;
-	char why[256]; /* what the last judgement found */
-};
 
 /* ---- judging one state ---- */
 
@@ -118,7 +101,7 @@ static int check_image(void *arg)
 	return qcow2_check(j->f, 0, &j->check, NULL);
 }
 
-static bool dirty_mark(const struct mem_image *m)
+bool explorer_dirty(const struct mem_image *m)
 {
 	struct qcow2_disk_header h;
 
@@ -147,7 +130,7 @@ static bool check_ok(struct explorer *e, bool was_dirty)
 }
 
 /* e->state after the cut: true if it keeps the contract.  The state is used up. */
-static bool judge(struct explorer *e)
+bool explorer_judge(struct explorer *e)
 {
 	bool qcow2 = !strcmp(e->r->row->format, "qcow2"), was_dirty = false;
 	struct disk_opts o = {.format = e->r->row->format,
@@ -158,7 +141,7 @@ static bool judge(struct explorer *e)
 	int err;
 
 	if (qcow2) {
-		was_dirty = dirty_mark(&e->state);
+		was_dirty = explorer_dirty(&e->state);
 		e->t->dirty += was_dirty;
 	}
 	err = memfile_open(e->loop, &e->state, 0, &j.f);
@@ -187,7 +170,7 @@ static void print_choice(const struct explorer *e, const struct crash_choice *c)
 static bool holds(struct explorer *e, const struct crash_choice *c)
 {
 	model_build(&e->model, c, &e->state);
-	return judge(e);
+	return explorer_judge(e);
 }
 
 /* Fewest lost operations with which it still fails. */
@@ -251,7 +234,7 @@ static void qemu_judges(struct explorer *e)
 
 	snprintf(path, sizeof(path), "%s/state.qcow2", e->o->scratch);
 	model_build(&e->model, &e->c, &e->state);
-	if (dirty_mark(&e->state))
+	if (explorer_dirty(&e->state))
 		return; /* it would rightly find errors before the repair */
 	f = fopen(path, "w");
 	if (!f)
@@ -295,7 +278,7 @@ static void set_all(struct explorer *e, enum fate f)
 	e->c.tear = 1;
 }
 
-static void random_choice(struct explorer *e)
+void explorer_random(struct explorer *e)
 {
 	uint64_t keep = rng_next(&e->rng) % 5, torn = rng_next(&e->rng) % 3;
 
@@ -336,7 +319,7 @@ static void sampled(struct explorer *e, uint64_t budget)
 		uint64_t k = rng_next(&e->rng) % 4;
 
 		if (k < 2) {
-			random_choice(e);
+			explorer_random(e);
 		} else {
 			uint32_t one = (uint32_t)(rng_next(&e->rng) % n);
 
@@ -363,7 +346,7 @@ static void situation(struct explorer *e, uint64_t budget)
 		exhaustive(e);
 		budget -= e->n_sizes << n;
 		for (uint64_t i = 0; i < budget / 4; i++) {
-			random_choice(e);
+			explorer_random(e);
 			try_choice(e);
 		}
 		return;
@@ -372,7 +355,7 @@ static void situation(struct explorer *e, uint64_t budget)
 }
 
 /* Is the next event one of the host's (or the last)?  Then the situation ends here. */
-static uint64_t *host_ticks(const struct crash_log *log, uint64_t *n)
+uint64_t *explorer_ticks(const struct crash_log *log, uint64_t *n)
 {
 	uint64_t *at = malloc((2 * log->n_host + 1) * sizeof(*at)), k = 0;
 	uint8_t *mark = calloc(log->clock + 2, 1);
@@ -391,7 +374,7 @@ static uint64_t *host_ticks(const struct crash_log *log, uint64_t *n)
 	return at;
 }
 
-static void explorer_init(struct explorer *e, struct loop *l, const struct run_log *r,
+void explorer_init(struct explorer *e, struct loop *l, const struct run_log *r,
 	const struct explore_opts *o, struct tally *t)
 {
 	*e = (struct explorer){.loop = l, .r = r, .o = o, .t = t, .rng = r->seed ^ 0x5eed};
@@ -403,7 +386,7 @@ static void explorer_init(struct explorer *e, struct loop *l, const struct run_l
 	e->buf = malloc(READ_MAX * SECTOR);
 }
 
-static void explorer_fini(struct explorer *e)
+void explorer_fini(struct explorer *e)
 {
 	model_fini(&e->model);
 	oracle_fini(&e->oracle);
@@ -415,7 +398,7 @@ static void explorer_fini(struct explorer *e)
 void explore(struct loop *l, const struct run_log *r, const struct explore_opts *o, struct tally *t)
 {
 	struct explorer e;
-	uint64_t n, *ticks = host_ticks(&r->log, &n);
+	uint64_t n, *ticks = explorer_ticks(&r->log, &n);
 
 	explorer_init(&e, l, r, o, t);
 	for (uint64_t i = 0; i < n; i++) {

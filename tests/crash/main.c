@@ -2,7 +2,7 @@
 /*
  * main.c - the crash explorer's command line.
  *
- *   crash [--states N] [--seeds N] [--row NAME] [--qemu DIR]    explore
+ *   crash [--states N] [--seeds N] [--row NAME] [--repairs N] [--qemu DIR]    explore
  *   crash --row NAME --seed S --state SPEC                      one state again
  *
  * Prints a line per row: states, what they cost in flushes and bytes, violations.
@@ -15,14 +15,15 @@
 #include "tests/crash/crash.h"
 
 struct args {
-	uint64_t states, seeds, seed;
+	uint64_t states, seeds, seed, repairs;
 	const char *row, *state, *qemu;
 };
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: crash [--states N] [--seeds N] [--row NAME] [--qemu DIR]\n"
-			"       crash --row NAME --seed S --state SPEC\n");
+	fprintf(stderr,
+		"usage: crash [--states N] [--seeds N] [--row NAME] [--repairs N] [--qemu DIR]\n"
+		"       crash --row NAME --seed S --state SPEC\n");
 	return 2;
 }
 
@@ -30,7 +31,7 @@ static int parse(int argc, char **argv, struct args *a)
 {
 	static const struct option opts[] = {{"states", 1, NULL, 'n'}, {"seeds", 1, NULL, 's'},
 		{"row", 1, NULL, 'r'}, {"seed", 1, NULL, 'S'}, {"state", 1, NULL, 'x'},
-		{"qemu", 1, NULL, 'q'}, {NULL, 0, NULL, 0}};
+		{"qemu", 1, NULL, 'q'}, {"repairs", 1, NULL, 'R'}, {NULL, 0, NULL, 0}};
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", opts, NULL)) != -1) {
@@ -43,6 +44,9 @@ static int parse(int argc, char **argv, struct args *a)
 			break;
 		case 'S':
 			a->seed = strtoull(optarg, NULL, 0);
+			break;
+		case 'R':
+			a->repairs = strtoull(optarg, NULL, 0);
 			break;
 		case 'r':
 			a->row = optarg;
@@ -73,6 +77,8 @@ static void do_row(struct loop *l, const struct row *row, const struct args *a, 
 
 		workload_run(l, row, s, &r);
 		explore(l, &r, &o, &t);
+		if (a->repairs && row->create.lazy_refcounts)
+			explore_repair(l, &r, a->repairs, a->repairs, &t);
 		writes += r.stats.writes;
 		syncs += r.stats.host_fdatasyncs;
 		meta += r.stats.metadata_bytes;

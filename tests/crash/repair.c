@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * repair.c - the power fails again while the image is being repaired.
+ *
+ * A dirty state of a run is opened with its host operations recorded; that recording is cut
+ * like any other, and what it leaves is judged by the same oracle, at the tick of the first
+ * cut: the guest has seen nothing since.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include "tests/crash/explore.h"
+
+/* Opens a copy of the first state, which repairs it; what that did to the host goes to log. */
+static bool record_repair(struct explorer *e, const struct mem_image *first, struct crash_log *log)
+{
+	struct disk_opts o = {.format = e->r->row->format};
+	struct mem_image copy;
+	struct file *f, *t;
+	struct disk *d;
+	bool ok = false;
+
+	mem_init(&copy);
+	mem_reset(&copy, first);
+	if (!memfile_open(e->loop, &copy, rng_next(&e->rng), &f) && !trace_open(f, log, &t) &&
+		!disk_open_file(t, &o, &d, NULL)) {
+		disk_abandon(d);
+		ok = true;
+	}
+	mem_fini(&copy);
+	return ok;
+}
+
+/* in: an explorer of its own, whose model is replaced by one of the repair. */
+static void one_second_cut(struct explorer *in, uint64_t first_at, const struct crash_log *log,
+	const struct mem_image *first, uint64_t tick)
+{
+	struct explore_opts o = {0};
+
+	model_fini(&in->model);
+	model_init(&in->model, log, first);
+	model_advance(&in->model, tick);
+	in->n_sizes = model_sizes(&in->model, in->sizes, SIZES_MAX);
+	in->o = &o;
+	explorer_random(in);
+	model_build(&in->model, &in->c, &in->state);
+	in->t->states++;
+	if (explorer_judge(in))
+		return;
+	in->t->violations++;
+	printf("VIOLATION %s seed %" PRIu64 ": cut at %" PRIu64 ", then at %" PRIu64
+	       " of its repair: %s\n",
+		in->r->row->name, in->r->seed, first_at, tick, in->why);
+}
+
+static void second_cuts(struct explorer *e, const struct mem_image *first, uint64_t n)
+{
+	uint64_t n_ticks, *ticks;
+	struct crash_log log;
+	struct explorer in;
+
+	crash_log_init(&log);
+	if (!record_repair(e, first, &log)) {
+		e->t->violations++;
+		printf("VIOLATION %s: a repair failed\n", e->r->row->name);
+		crash_log_fini(&log);
+		return;
+	}
+	ticks = explorer_ticks(&log, &n_ticks);
+	explorer_init(&in, e->loop, e->r, e->o, e->t);
+	oracle_at(&in.oracle, e->model.at);
+	free(in.c.fate);
+	in.c.fate = calloc(log.n_host + 1, 1);
+	in.rng = rng_next(&e->rng);
+	for (uint64_t i = 0; i < n; i++)
+		one_second_cut(&in, e->model.at, &log, first, ticks[rng_next(&in.rng) % n_ticks]);
+	explorer_fini(&in);
+	free(ticks);
+	crash_log_fini(&log);
+}
+
+void explore_repair(
+	struct loop *l, const struct run_log *r, uint64_t first, uint64_t second, struct tally *t)
+{
+	struct explore_opts o = {0};
+	struct mem_image state;
+	uint64_t n, *ticks = explorer_ticks(&r->log, &n), done = 0;
+	struct explorer e;
+
+	explorer_init(&e, l, r, &o, t);
+	mem_init(&state);
+	for (uint64_t i = 0; i < n && done < first; i++) {
+		/* Spread over the run; each situation once. */
+		if (rng_next(&e.rng) % (n - i) >= first - done)
+			continue;
+		model_advance(&e.model, ticks[i]);
+		oracle_at(&e.oracle, ticks[i]);
+		e.n_sizes = model_sizes(&e.model, e.sizes, SIZES_MAX);
+		explorer_random(&e);
+		model_build(&e.model, &e.c, &state);
+		if (!explorer_dirty(&state))
+			continue;
+		second_cuts(&e, &state, second);
+		done++;
+	}
+	mem_fini(&state);
+	explorer_fini(&e);
+	free(ticks);
+}
