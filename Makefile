@@ -29,7 +29,7 @@ UNIT_PKGS  := check
 TEST_PKGS  := qemu-utils qemu-system-x86 gnuplot-nox python3 strace
 
 UTIL_SRC  := $(wildcard vmm/util/*.c)
-BLK_SRC   := $(wildcard blockdev/*.c blockdev/file/*.c blockdev/qcow2/*.c)
+BLK_SRC   := $(wildcard blockdev/*.c blockdev/file/*.c blockdev/qcow2/*.c blockdev/crash/*.c)
 IMG_SRC   := $(wildcard blockdev/img/*.c)
 DEV_SRC   := $(wildcard devices/*.c)
 VMM_SRC   := $(wildcard vmm/*.c vmm/*.S)

@@ -32,31 +32,40 @@ enum file_op {
 	FILE_READ,
 	FILE_WRITE,
 	FILE_FDATASYNC,
-	FILE_EXTEND,   /* fallocate: [off, off+len) exists, zeros if never written; size grows */
+	FILE_EXTEND,   /* fallocate: [off, off+len) exists and reads as zeros if never written; size grows */
 	FILE_PUNCH,    /* the range reads as zeros, space given back */
-	FILE_TRUNCATE, /* to off bytes */
+	FILE_TRUNCATE, /* to off bytes; a block device keeps its size: 0 if off is not beyond it */
 };
 
 struct file_req {
 	/* the caller's */
 	void (*done)(struct file_req *r, int err); /* 0 or -errno */
 	enum file_op op;
-	struct iovec *iov; /* READ, WRITE: host memory, total length == len; left as it was */
+	struct iovec *iov; /* READ, WRITE: host memory, total length == len; restored if it was changed */
 	int niov;
 	uint64_t off, len; /* bytes */
 	/* the layers' (engine: loop op, progress) */
 	union {
 		struct loop_op lop;
+		struct fiber_start start; /* a filter that answers from a fiber */
 		struct {
 			void *a, *b;
 			uint64_t x, y;
 		} layer;
 	};
 	struct iovec saved; /* engine: the element a partial transfer cut into */
-	int saved_at;
+	int saved_at;	    /* its index, -1: none */
+	unsigned tries;	    /* engine: EAGAIN in a row */
 	uint64_t moved;
-	struct file *file;
+	struct file *file; /* the engine, or the filter that took the request over */
 	struct list link; /* free for whichever layer holds the request back */
+	/* the align filter's: a write that passes through it and may not meet another */
+	struct {
+		struct file *file;
+		void (*done)(struct file_req *r, int err);
+		struct list link;
+		bool running, rmw;
+	} pass;
 };
 
 /* What a layer provides.  size() is cheap: engines keep it up to date themselves. */
@@ -77,8 +86,11 @@ struct file {
 	const struct file_ops *ops;
 	struct loop *loop;
 	struct file *below;   /* filters */
-	uint32_t align_off;   /* offsets and lengths must be multiples; 1: page cache */
-	uint32_t align_mem;   /* memory addresses likewise */
+	/*
+	 * What O_DIRECT wants of offsets and lengths (align_off) and of memory addresses (align_mem);
+	 * 1 for the page cache.  With the align filter on top, keeping to it is only faster.
+	 */
+	uint32_t align_off, align_mem;
 	bool readonly, is_block;
 	struct file_stats *stats; /* the engine's, shared by the filters on it */
 };
@@ -107,6 +119,9 @@ static inline uint64_t file_size(struct file *f)
 {
 	return f->ops->size(f);
 }
+
+/* For layers that know the result without asking below: done(r, err) later in this turn. */
+void file_finish(struct file *f, struct file_req *r, int err);
 
 /* The same in a fiber: suspends until done.  0 or -errno. */
 must_check int file_pread(struct file *f, void *buf, uint64_t len, uint64_t off);

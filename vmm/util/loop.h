@@ -6,12 +6,13 @@
  * io_uring; where that is not permitted (containers), a small thread pool and
  * epoll take its place and nothing above can tell.
  *
- * One turn: completions, messages and ready descriptors are handled and fibers
- * run until none can; then the deferred work runs (interrupts, group commits);
- * then everything submitted in this turn enters the kernel with one system call.
- * The loop never blocks while anything of that is left.
+ * One turn: everything submitted since the last turn enters the kernel with one system
+ * call, which also sleeps if nothing else is left to do; then completions, timers, messages
+ * and ready descriptors are handled and fibers run until none can; then the
+ * deferred work runs (interrupts, group commits).
  *
  * Every function is for the loop's own thread, except loop_post() and loop_stop().
+ * The thread may change (opened in one, run in another) while no operation is in flight.
  * Callbacks run on the loop, outside any fiber, never inside the call that
  * asked for them.
  */
@@ -60,7 +61,8 @@ struct loop_op {
 	enum loop_opcode code;
 	int fd;
 	int mode;    /* LOOP_FALLOCATE */
-	bool direct; /* fd is O_DIRECT: never try inline */
+	bool direct; /* never try inline: fd is O_DIRECT, or refused once */
+	bool refused; /* set by the loop: READV of this file can never be tried inline */
 	struct iovec *iov;
 	int niov;
 	uint64_t off, len; /* bytes */
@@ -70,6 +72,8 @@ struct loop_op {
 };
 
 void loop_submit(struct loop *l, struct loop_op *op);
+/* For layers that know the result without asking the host: done(op, res) runs later in this turn. */
+void loop_complete(struct loop *l, struct loop_op *op, int64_t res);
 
 /* A message from any thread: fn runs once on the loop; m must stay until then. */
 struct loop_msg {
@@ -88,11 +92,16 @@ void loop_work_init(struct loop_work *w, void (*fn)(struct loop_work *w));
 void loop_defer(struct loop *l, struct loop_work *w);
 void loop_undefer(struct loop_work *w);
 
-/* fn runs whenever fd is readable.  An eventfd is drained by the loop before fn runs. */
+/*
+ * fn runs whenever fd is readable, once a turn at most, until fn has read what there is.
+ * An eventfd is different: fn runs once after any number of signals and reads nothing (the
+ * counter is left alone, which saves a system call per kick); right after loop_poll_add()
+ * it may run for signals sent before.
+ */
 struct loop_poll {
 	void (*fn)(struct loop_poll *p);
 	int fd;
-	bool eventfd; /* drain 8 bytes per wake-up */
+	bool eventfd;
 	bool armed;
 	void *priv; /* the loop's */
 };
