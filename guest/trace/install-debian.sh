@@ -1,4 +1,6 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
+#
 # install-debian.sh - runs as process 1 of the guest and installs Debian on the blank /dev/vda.
 #
 # The steps are those of the Debian installer: partition, mke2fs, debootstrap over HTTP (so the

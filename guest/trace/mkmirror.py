@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """mkmirror.py - turn what debootstrap --download-only fetched into a mirror of just that.
 
 Usage: mkmirror.py DOWNLOAD SUITE MIRROR

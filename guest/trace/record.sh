@@ -1,4 +1,6 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
+#
 # record.sh - install a real Debian in QEMU, slowly, and write down every disk request it made.
 #
 # Usage: record.sh [-o OUT.trace.zst] WORKDIR		(as root on Debian 12 with network; 4 GB in WORKDIR)
@@ -33,7 +35,7 @@ if [ "${1:-}" = -o ]; then
 	shift 2
 fi
 if [ $# -ne 1 ]; then
-	sed -n '4s/^# //p' "$0" >&2
+	sed -n '6s/^# //p' "$0" >&2
 	exit 2
 fi
 mkdir -p "$1"
@@ -109,6 +111,10 @@ make_initrd() {
 
 record() {
 	local sock=$work/nbd.sock
+	local disk=num-queues=1,queue-size=256,write-cache=on
+
+	# What the trace cannot say is not offered, and the device must not join requests.
+	disk=$disk,discard=off,write-zeroes=off,request-merging=off
 
 	rm -f "$work/target.img" "$work/qemu.log" "$sock"
 	truncate -s "${disk_mib}M" "$work/target.img"
@@ -125,8 +131,8 @@ record() {
 		-append "console=ttyS0 panic=-1 mitigations=off" \
 		-object iothread,id=io0 \
 		-blockdev driver=nbd,node-name=target,server.type=unix,server.path="$sock" \
-		-blockdev driver=raw,node-name=inst,read-only=on,file.driver=file,file.filename="$work/inst.img",file.read-only=on \
-		-device virtio-blk-pci,addr=4,drive=target,iothread=io0,num-queues=1,queue-size=256,write-cache=on,discard=off,write-zeroes=off,request-merging=off \
+		-blockdev driver=file,node-name=inst,read-only=on,filename="$work/inst.img" \
+		-device "virtio-blk-pci,addr=4,drive=target,iothread=io0,$disk" \
 		-device virtio-blk-pci,addr=5,drive=inst \
 		-msg timestamp=on -D "$work/qemu.log" \
 		-trace virtqueue_pop -trace virtio_blk_handle_read \

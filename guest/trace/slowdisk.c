@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: MIT */
 /*
  * slowdisk.c - an nbdkit plugin: a file that answers as slowly as a disk.
  *

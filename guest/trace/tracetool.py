@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """tracetool.py - compile, check and describe block traces (format: README.md here).
 
 compile LOG OUT   from QEMU's virtio-blk events, as record.sh logs them
@@ -8,9 +9,9 @@ stats TRACE       the figures
 
 TRACE may be compressed (.zst).
 
-What may be told from the log: the order in which the device took the requests, and which had been
-completed before.  QEMU 7.2 has no event for a flush that arrives, but each request is preceded by a
-virtqueue_pop with the same address, and of those Linux sends only the flush has no data, that is one
+The log tells in which order the device took the requests, and which it had completed before.
+QEMU 7.2 has no event for a flush that arrives, but each request is preceded by a virtqueue_pop
+with the same address, and of those that Linux sends only the flush has no data, that is one
 descriptor each way (header and status).
 """
 import argparse
@@ -130,7 +131,9 @@ def compile_events(events):
             wait = max(wait, last_write)
         for j in range(len(ops) - 1, wait - 1, -1):
             o = ops[j]
-            if WRITE in (kind, o.kind) and o.sector < sector + sectors and sector < o.sector + o.sectors:
+            if WRITE not in (kind, o.kind):
+                continue
+            if o.sector < sector + sectors and sector < o.sector + o.sectors:
                 held["overlap"] += 1
                 wait = j + 1
                 break
@@ -156,8 +159,10 @@ def load(path):
     if len(data) < HEADER.size:
         die(f"{path}: too short")
     magic, count, zero, disk_bytes, name = HEADER.unpack_from(data)
-    if magic != MAGIC or zero != 0 or disk_bytes % 512 or len(data) != HEADER.size + count * RECORD.size:
-        die(f"{path}: bad header or length")
+    if magic != MAGIC or zero != 0 or disk_bytes % 512:
+        die(f"{path}: bad header")
+    if len(data) != HEADER.size + count * RECORD.size:
+        die(f"{path}: {len(data)} bytes are not {count} records")
     ops = [Op(w, k >> 28, k & 0xfffffff, s) for w, k, s in RECORD.iter_unpack(data[HEADER.size:])]
     return ops, disk_bytes, name.rstrip(b"\0").decode("ascii")
 
@@ -206,9 +211,12 @@ def check_image(path, wrote, disk_bytes):
 
 
 def size_class(sectors):
-    """The smallest power of two in KiB that holds it."""
-    kib = max(4, 1 << (((sectors + 1) // 2) - 1).bit_length())
-    return kib
+    """The smallest power of two in KiB, from 4, that holds it."""
+    return max(4, 1 << ((sectors + 1) // 2 - 1).bit_length())
+
+
+def median(values):
+    return sorted(values)[len(values) // 2]
 
 
 def print_stats(ops, disk_bytes, name):
@@ -217,7 +225,7 @@ def print_stats(ops, disk_bytes, name):
         sizes = [o.sectors for o in ops if o.kind == kind]
         text = f"  {KINDS[kind]:6}{len(sizes):8}"
         if kind != FLUSH and sizes:
-            text += (f"  {sum(sizes) / 2048:8.1f} MiB, median {sorted(sizes)[len(sizes) // 2] / 2:g} KiB, "
+            text += (f"  {sum(sizes) / 2048:8.1f} MiB, median {median(sizes) / 2:g} KiB, "
                      f"largest {max(sizes) / 2:g} KiB")
         print(text)
     unaligned = sum(1 for o in ops if (o.sector | o.sectors) % 8)
@@ -228,8 +236,10 @@ def print_stats(ops, disk_bytes, name):
             again += touched.count(1, o.sector, o.sector + o.sectors)
             touched[o.sector:o.sector + o.sectors] = b"\1" * o.sectors
     print(f"  not 4 KiB aligned: {unaligned}")
-    print(f"  highest sector used: {max(o.sector + o.sectors for o in ops) - 1} of {disk_bytes // 512}")
-    print(f"  distinct MiB written: {touched.count(1) / 2048:.1f}, rewritten: {again / 2048:.1f} MiB")
+    highest = max(o.sector + o.sectors for o in ops) - 1
+    print(f"  highest sector used: {highest} of {disk_bytes // 512}")
+    print(f"  written at least once: {touched.count(1) / 2048:.1f} MiB, "
+          f"again: {again / 2048:.1f} MiB")
 
     print("\n  size       reads  writes")
     reads = Counter(size_class(o.sectors) for o in ops if o.kind == READ)
@@ -240,7 +250,7 @@ def print_stats(ops, disk_bytes, name):
     # In flight at most, if the disk completes nothing that need not be complete.
     depth = [i + 1 - o.wait for i, o in enumerate(ops)]
     print(f"\n  may be in flight: average {sum(depth) / len(depth):.1f}, "
-          f"median {sorted(depth)[len(depth) // 2]}, max {max(depth)}")
+          f"median {median(depth)}, max {max(depth)}")
     classes = Counter(1 << (d - 1).bit_length() for d in depth)
     print("  depth    requests")
     for d in sorted(classes):
@@ -253,7 +263,7 @@ def print_stats(ops, disk_bytes, name):
         elif o.kind == WRITE:
             since += 1
     if gaps:
-        print(f"  writes between flushes: median {sorted(gaps)[len(gaps) // 2]}, max {max(gaps)}, "
+        print(f"  writes between flushes: median {median(gaps)}, max {max(gaps)}, "
               f"none {gaps.count(0)} times")
 
 
