@@ -3,8 +3,9 @@
 #
 # record.sh - install a real Debian in QEMU, slowly, and write down every disk request it made.
 #
-# Usage: record.sh [-o OUT.trace.zst] WORKDIR		(as root on Debian 12 with network; 4 GB in WORKDIR)
+# Usage: record.sh [-o OUT.trace.zst] WORKDIR
 #
+# Needs root, Debian 12, its package mirror and 6 GB in WORKDIR.
 # It takes about an hour of two cores, nearly all of it in TCG: no KVM is used, so that the result
 # does not depend on the host.  Steps that have left their product in WORKDIR are not done again;
 # the recording itself always is.  Packages needed (installed here if missing): see below.
@@ -91,16 +92,19 @@ make_initrd() {
 	rm -rf "$dir"
 	mkdir -p "$dir"/{bin,dev,root}
 	cp /bin/busybox "$dir/bin/"
-	for m in virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk; do
+	# In the order of their dependencies.
+	for m in virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci \
+		virtio_blk; do
 		find "$work/kernel/lib/modules" -name "$m.ko" -exec cp {} "$dir/" \;
+		echo "/$m.ko" >> "$dir/modules"
 	done
 	cat > "$dir/init" <<-'INIT'
 		#!/bin/busybox sh
 		export PATH=/bin
 		busybox mount -t devtmpfs dev /dev
-		for m in virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk; do
-			[ ! -e /$m.ko ] || busybox insmod /$m.ko
-		done
+		while read -r m; do
+			[ ! -e "$m" ] || busybox insmod "$m"
+		done < /modules
 		busybox mount -o ro -t ext4 /dev/vdb /root
 		busybox mount -o move /dev /root/dev
 		exec busybox switch_root /root /sbin/install-debian
@@ -110,7 +114,7 @@ make_initrd() {
 }
 
 record() {
-	local sock=$work/nbd.sock
+	local sock=$work/nbd.sock disk_pid
 	local disk=num-queues=1,queue-size=256,write-cache=on
 
 	# What the trace cannot say is not offered, and the device must not join requests.
@@ -121,12 +125,14 @@ record() {
 	gcc -shared -fPIC -O2 -Wall -o "$work/slowdisk.so" "$here/slowdisk.c"
 	nbdkit --exit-with-parent -f --threads=64 -U "$sock" "$work/slowdisk.so" \
 		file="$work/target.img" "${delays[@]}" &
+	disk_pid=$!
 	while [ ! -S "$sock" ]; do
-		kill -0 $!
+		kill -0 "$disk_pid"
 		sleep 0.1
 	done
 	timeout 3h qemu-system-x86_64 -M pc -accel tcg,thread=multi -cpu max -smp "$smp" -m 1024 \
-		-nodefaults -nographic -vga none -net none -no-reboot -serial file:"$work/console.log" \
+		-nodefaults -nographic -vga none -net none -no-reboot \
+		-serial file:"$work/console.log" \
 		-kernel "$work/vmlinux" -initrd "$work/initrd.gz" \
 		-append "console=ttyS0 panic=-1 mitigations=off" \
 		-object iothread,id=io0 \
@@ -137,6 +143,7 @@ record() {
 		-msg timestamp=on -D "$work/qemu.log" \
 		-trace virtqueue_pop -trace virtio_blk_handle_read \
 		-trace virtio_blk_handle_write -trace virtio_blk_req_complete
+	kill "$disk_pid"
 	wait
 	grep -q 'RECORD .*: DONE' "$work/console.log"
 }
