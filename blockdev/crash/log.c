@@ -126,7 +126,6 @@ static uint64_t trace_size(struct file *f)
 
 static void trace_close(struct file *f)
 {
-	file_close(f->below);
 	free(container_of(f, struct trace, f));
 }
 
