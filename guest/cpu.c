@@ -22,9 +22,10 @@
 #define APIC_MASKED     (1u << 16)
 #define APIC_KHZ        1000000u /* timer at divider 1 */
 
-#define PIT_HZ    1193182u
-#define CAL_USEC  10000u
-#define CAL_TRIES 10
+#define PIT_HZ       1193182u
+#define CAL_USEC     20000u
+#define CAL_READINGS 8
+#define CAL_TRIES    5
 
 struct idt_gate {
 	uint16_t offset_low, selector;
@@ -113,81 +114,81 @@ void apic_ipi_others(uint32_t command)
 }
 
 /*
- * A measurement is bracketed: the TSC before and after each look at the timer.  What happened in
- * between, a host that ran something else, shows as `doubt`, and the best of some tries counts.
+ * The TSC is compared with a timer that counts down, at two looks some time apart.  A look is the
+ * tightest of some pairs of TSC readings around a reading of the timer, so that a host that runs
+ * something else in between spoils a reading and not the result.
  */
-struct rate {
-	uint64_t khz, doubt;
+struct look {
+	uint64_t tsc, width;
+	uint32_t count;
 };
 
-static void keep_better(struct rate *best, uint64_t least, uint64_t most, uint64_t usec)
+/* Channel 2: latched, so that the count is of the moment of the first write. */
+static void pit_reading(struct look *l)
 {
-	if (best->khz && most - least >= best->doubt)
-		return;
-	best->doubt = most - least;
-	best->khz = (least + most) * 1000 / (2 * usec);
+	uint64_t before = rdtsc();
+
+	outb(0x43, 0x80);
+	l->width = rdtsc() - before;
+	l->tsc = before + l->width / 2;
+	l->count = inb(0x42);
+	l->count |= (uint32_t)inb(0x42) << 8;
 }
 
-static bool good_enough(const struct rate *r, uint64_t usec)
+static void apic_reading(struct look *l)
 {
-	return r->khz && r->doubt < r->khz * usec / 1000 / 200; /* half a per cent */
+	uint64_t before = rdtsc();
+
+	l->count = *apic(APIC_TIMER_NOW);
+	l->width = rdtsc() - before;
+	l->tsc = before + l->width / 2;
 }
 
-/* One shot of channel 2 with its gate opened by port 0x61.  False: there is no such timer. */
-static bool try_pit(struct rate *best)
+static struct look tight_look(void (*reading)(struct look *))
 {
-	uint32_t count = PIT_HZ / 1000 * CAL_USEC / 1000;
-	uint8_t was = inb(0x61), off = was & ~0x03;
-	uint64_t before, after, not_yet = 0, look, done;
-	unsigned polls = 0;
+	struct look best = {0, UINT64_MAX, 0}, l;
 
-	outb(0x61, off);
-	outb(0x43, 0xb0); /* channel 2, both bytes, mode 0 */
-	outb(0x42, (uint8_t)count);
-	outb(0x42, (uint8_t)(count >> 8));
-	before = rdtsc();
-	outb(0x61, off | 0x01);
-	after = rdtsc();
-	for (look = after; !(inb(0x61) & 0x20); look = rdtsc()) {
-		not_yet = look;
-		if (++polls > 1000000)
-			return false;
+	for (unsigned i = 0; i < CAL_READINGS; i++) {
+		reading(&l);
+		if (l.width < best.width)
+			best = l;
 	}
-	done = rdtsc();
-	outb(0x61, was);
-	if (polls < 3) /* done before it began */
-		return false;
-	keep_better(best, not_yet - after, done - before, CAL_USEC);
-	return true;
+	return best;
 }
 
-static bool try_apic(struct rate *best)
+/* hz and period: of the timer.  0: it does not count. */
+static uint64_t measure(void (*reading)(struct look *), uint64_t hz, uint32_t period)
 {
-	uint64_t first_before = rdtsc(), first_after, last_before, last_after;
-	uint32_t first = *apic(APIC_TIMER_NOW), now, went = 0;
+	struct look first = tight_look(reading), last;
+	uint64_t went = 0;
 
-	first_after = last_after = rdtsc();
-	for (unsigned polls = 0; went < APIC_KHZ / 1000 * CAL_USEC; polls++) {
-		last_before = last_after;
-		now = *apic(APIC_TIMER_NOW);
-		last_after = rdtsc();
-		went = first >= now ? first - now : first + (APIC_KHZ * 100 - now);
-		if (polls > 1000000 || (polls > 1000 && went == 0))
-			return false;
-	}
-	keep_better(best, last_before - first_after, last_after - first_before,
-		went / (APIC_KHZ / 1000));
-	return true;
-}
-
-static uint64_t measure(bool (*try)(struct rate *))
-{
-	struct rate best = {0, 0};
-
-	for (unsigned i = 0; i < CAL_TRIES && !good_enough(&best, CAL_USEC); i++)
-		if (!try(&best))
+	for (unsigned looks = 0; went < hz * CAL_USEC / 1000000; looks++) {
+		last = tight_look(reading);
+		went = first.count >= last.count ? first.count - last.count
+						 : first.count + (period - last.count);
+		if (looks > 100000 || (looks > 100 && went == 0))
 			return 0;
-	return best.khz;
+	}
+	return (last.tsc - first.tsc) * hz / 1000 / went;
+}
+
+static uint64_t measure_pit(void)
+{
+	uint8_t was = inb(0x61);
+	uint64_t khz = 0;
+
+	/* It counts once from 65535 to 0, 55 ms; its output says whether that is over. */
+	for (unsigned i = 0; i < CAL_TRIES && !khz; i++) {
+		outb(0x61, (was & ~0x02) | 0x01);
+		outb(0x43, 0xb0);
+		outb(0x42, 0xff);
+		outb(0x42, 0xff);
+		khz = measure(pit_reading, PIT_HZ, 65536);
+		if (inb(0x61) & 0x20)
+			khz = 0;
+	}
+	outb(0x61, was);
+	return khz;
 }
 
 void clock_init(void)
@@ -197,11 +198,11 @@ void clock_init(void)
 	tsc_khz = option_u64("tsc_khz", 0, 1000, 100000000);
 	if (!tsc_khz) {
 		source = "pit";
-		tsc_khz = measure(try_pit);
+		tsc_khz = measure_pit();
 	}
 	if (!tsc_khz) {
 		source = "apic";
-		tsc_khz = measure(try_apic);
+		tsc_khz = measure(apic_reading, APIC_KHZ * 1000ull, APIC_KHZ * 100);
 	}
 	if (!tsc_khz)
 		fail(STATUS_USAGE, "no clock to measure the TSC by: give tsc_khz=");
