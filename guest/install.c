@@ -145,6 +145,7 @@ static bool send_op(struct replay *rp)
 			return false;
 		rp->flushes += rp->send_flushes;
 		rp->left[rp->next] = rp->send_flushes;
+		trace_apply(rp->t);
 	} else {
 		if (!rp->begun) {
 			rp->begun = true;
@@ -153,7 +154,7 @@ static bool send_op(struct replay *rp)
 			rp->writes += kind == TRACE_WRITE;
 			*(kind == TRACE_READ ? &rp->read_sectors : &rp->write_sectors) +=
 				trace_length(op);
-			trace_apply(rp->t, rp->next);
+			trace_apply(rp->t);
 		}
 		while (rp->next_done < trace_length(op))
 			if (!send_part(rp, kind == TRACE_READ ? VBLK_IN : VBLK_OUT))

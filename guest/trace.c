@@ -57,12 +57,12 @@ struct trace *trace_open(const struct vblk *d)
 	return &t;
 }
 
-void trace_apply(struct trace *t, uint32_t i)
+void trace_apply(struct trace *t)
 {
+	uint32_t i = t->applied++;
 	const struct trace_op *op = &t->ops[i];
 	uint32_t *v = &t->versions[op->sector];
 
-	t->complete = i + 1 == t->n_ops;
 	if (trace_kind(op) != TRACE_WRITE)
 		return;
 	for (uint32_t k = 0; k < trace_length(op); k++)

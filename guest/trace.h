@@ -41,7 +41,7 @@ struct trace {
 	uint32_t n_ops;
 	uint64_t sectors;
 	uint32_t *versions; /* by sector */
-	bool complete;      /* versions are those after the last operation */
+	uint32_t applied;   /* versions are those after so many operations */
 };
 
 static inline unsigned trace_kind(const struct trace_op *op)
@@ -55,7 +55,7 @@ static inline uint32_t trace_length(const struct trace_op *op)
 }
 
 struct trace *trace_open(const struct vblk *d); /* checked against the disk, or the run ends */
-void trace_apply(struct trace *t, uint32_t op); /* in order: notes what it writes */
+void trace_apply(struct trace *t); /* notes what the next operation writes */
 bool trace_sector_ok(const struct trace *t, const void *data, uint64_t sector);
 void trace_report_bad(const struct trace *t, const void *data, uint64_t sector);
 

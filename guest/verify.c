@@ -97,8 +97,8 @@ int job_verify(void)
 		fail(STATUS_USAGE, "verify=%s: expected all or written", what);
 	rd.d = vblk_open();
 	rd.t = trace_open(rd.d);
-	for (uint32_t i = 0; i < rd.t->n_ops && !rd.t->complete; i++)
-		trace_apply(rd.t, i);
+	while (rd.t->applied < rd.t->n_ops)
+		trace_apply(rd.t);
 	rd.req_sectors =
 		MIN(REQ_BYTES, rd.d->seg_max * MIN(rd.d->seg_bytes, REQ_BYTES)) / SECTOR_SIZE;
 	rd.reqs = memory_alloc(DEPTH * sizeof(*rd.reqs), PAGE_SIZE, "requests");
