@@ -2,7 +2,7 @@
 # Sluice: one Makefile for everything.
 #
 #   make            build/sluice             make demo      install what is needed, build, measure
-#   make check      everything that tests    make check-X   one suite: lint unit san cli vm fuzz
+#   make check      everything that tests    make check-X   one suite: lint unit san crash cli vm fuzz
 #   make deps       Debian packages          make install   PREFIX, DESTDIR; and make uninstall
 #   make SAN=1 ...  with ASan and UBSan      make V=1 ...   show the commands
 #
@@ -52,7 +52,7 @@ VM_TESTS  := $(wildcard tests/vm/*.sh)
 BENCH_BIN := $(patsubst tests/bench/%.c,$(B)/tests/bench/%,$(wildcard tests/bench/*.c))
 
 .PHONY: all clean deps deps-build demo install uninstall unit tests fuzzers benches \
-        check check-lint check-unit check-san check-cli check-vm check-fuzz lint
+        check check-lint check-unit check-san check-crash check-cli check-vm check-fuzz lint
 .DELETE_ON_ERROR:
 .SECONDARY:
 all: $(B)/sluice
@@ -122,15 +122,17 @@ RUN_lint := lint: tests/lint.sh
 RUN_unit := unit: $(UNIT_BIN)
 RUN_san  := san: $(patsubst $(B)/%,build-san/%,$(UNIT_BIN))
 RUN_cli  := cli: $(CLI_TESTS)
+RUN_crash := crash: $(B)/crash
 RUN_vm   := vm: $(VM_TESTS)
 RUN_fuzz := fuzz: $(patsubst $(B)/%,build-san/%,$(FUZZ_BIN))
 
 check: deps-build
 	$(Q)tests/deps.sh $(UNIT_PKGS)
 	$(Q)tests/deps.sh $(TEST_PKGS) || echo "deps: going on; tests skip what is missing"
-	$(Q)$(MAKE) --no-print-directory all tests
+	$(Q)$(MAKE) --no-print-directory all tests $(B)/crash
 	$(Q)$(MAKE) --no-print-directory SAN=1 tests fuzzers
-	$(Q)tests/run.sh $(RUN_lint) $(RUN_unit) $(RUN_san) $(RUN_cli) $(RUN_vm) $(RUN_fuzz)
+	$(Q)tests/run.sh $(RUN_lint) $(RUN_unit) $(RUN_san) $(RUN_crash) $(RUN_cli) \
+		$(RUN_vm) $(RUN_fuzz)
 
 lint check-lint:
 	$(Q)tests/run.sh $(RUN_lint)
@@ -139,6 +141,9 @@ check-unit: tests
 check-san:
 	$(Q)$(MAKE) --no-print-directory SAN=1 tests
 	$(Q)tests/run.sh $(RUN_san)
+# Many more power cuts than 'make check' tries: a quarter of an hour.
+check-crash: $(B)/crash
+	$(Q)$(B)/crash --states 400000 --seeds 8 --repairs 50 --qemu $${TMPDIR:-/tmp}
 check-cli: all
 	$(Q)tests/run.sh $(RUN_cli)
 check-vm: all

@@ -20,6 +20,7 @@
 
 #define EXHAUSTIVE_MAX 12 /* pending operations */
 #define READ_MAX       2048 /* sectors in one read */
+#define STATES_MIN     6    /* of one situation */
 
 /* ---- judging one state ---- */
 
@@ -351,7 +352,7 @@ static void situation(struct explorer *e, uint64_t budget)
 		}
 		return;
 	}
-	sampled(e, budget < 4 ? 4 : budget);
+	sampled(e, budget);
 }
 
 /* Is the next event one of the host's (or the last)?  Then the situation ends here. */
@@ -401,9 +402,13 @@ void explore(struct loop *l, const struct run_log *r, const struct explore_opts 
 	uint64_t n, *ticks = explorer_ticks(&r->log, &n);
 
 	explorer_init(&e, l, r, o, t);
+	/* With fewer states than situations want, some situations are left out, at random. */
 	for (uint64_t i = 0; i < n; i++) {
 		model_advance(&e.model, ticks[i]);
-		situation(&e, o->states / n + 1);
+		if (o->states >= n * STATES_MIN)
+			situation(&e, o->states / n);
+		else if (rng_next(&e.rng) % (n * STATES_MIN) < o->states)
+			situation(&e, STATES_MIN);
 	}
 	explorer_fini(&e);
 	free(ticks);

@@ -70,7 +70,7 @@ static void do_row(struct loop *l, const struct row *row, const struct args *a, 
 	uint64_t writes = 0, syncs = 0, meta = 0, ns = loop_now_ns();
 
 	for (uint64_t s = 1; s <= a->seeds; s++) {
-		struct explore_opts o = {.states = a->states / n_rows / a->seeds,
+		struct explore_opts o = {.states = a->states / n_rows / a->seeds / (row->dear ? row->dear : 1),
 			.qemu_every = a->qemu ? 200 : 0,
 			.scratch = a->qemu};
 		struct run_log r;
@@ -98,7 +98,7 @@ static void do_row(struct loop *l, const struct row *row, const struct args *a, 
 
 int main(int argc, char **argv)
 {
-	struct args a = {.states = 20000, .seeds = 2, .seed = 1};
+	struct args a = {.states = 26000, .seeds = 2, .seed = 1};
 	struct tally sum = {0};
 	struct loop *l;
 	bool any = false;
