@@ -209,7 +209,8 @@ static int fiber_do(struct file *f, enum file_op op, struct iovec *iov, int niov
 	uint64_t len)
 {
 	struct fiber_req fr = {
-		.r = {.done = fiber_req_done, .op = op, .iov = iov, .niov = niov, .off = off, .len = len},
+		.r = {.done = fiber_req_done, .op = op, .iov = iov, .niov = niov, .off = off,
+			.len = len},
 		.fiber = fiber_self(),
 	};
 

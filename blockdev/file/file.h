@@ -32,7 +32,7 @@ enum file_op {
 	FILE_READ,
 	FILE_WRITE,
 	FILE_FDATASYNC,
-	FILE_EXTEND,   /* fallocate: [off, off+len) exists and reads as zeros if never written; size grows */
+	FILE_EXTEND,   /* [off, off+len) exists, reads as zeros if never written; size grows */
 	FILE_PUNCH,    /* the range reads as zeros, space given back */
 	FILE_TRUNCATE, /* to off bytes; a block device keeps its size: 0 if off is not beyond it */
 };
@@ -41,7 +41,7 @@ struct file_req {
 	/* the caller's */
 	void (*done)(struct file_req *r, int err); /* 0 or -errno */
 	enum file_op op;
-	struct iovec *iov; /* READ, WRITE: host memory, total length == len; restored if it was changed */
+	struct iovec *iov; /* READ, WRITE: host memory, len in total; restored if changed */
 	int niov;
 	uint64_t off, len; /* bytes */
 	/* the layers' (engine: loop op, progress) */
@@ -87,8 +87,8 @@ struct file {
 	struct loop *loop;
 	struct file *below;   /* filters */
 	/*
-	 * What O_DIRECT wants of offsets and lengths (align_off) and of memory addresses (align_mem);
-	 * 1 for the page cache.  With the align filter on top, keeping to it is only faster.
+	 * What O_DIRECT wants of offsets and lengths (align_off), and of memory addresses
+	 * (align_mem); 1 for the page cache.  With the align filter on top, keeping to it is only faster.
 	 */
 	uint32_t align_off, align_mem;
 	bool readonly, is_block;

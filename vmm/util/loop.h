@@ -72,7 +72,7 @@ struct loop_op {
 };
 
 void loop_submit(struct loop *l, struct loop_op *op);
-/* For layers that know the result without asking the host: done(op, res) runs later in this turn. */
+/* For layers that know the result without the host: done(op, res) runs later in this turn. */
 void loop_complete(struct loop *l, struct loop_op *op, int64_t res);
 
 /* A message from any thread: fn runs once on the loop; m must stay until then. */
@@ -120,7 +120,7 @@ void loop_timer_set(struct loop *l, struct loop_timer *t, uint64_t at_ns);
 void loop_timer_cancel(struct loop *l, struct loop_timer *t);
 uint64_t loop_now_ns(void);
 
-/* System calls made by this loop so far (enters, inline reads and writes, pool work): for the benchmarks. */
+/* System calls made so far (enters, inline reads and writes, pool work): for the benchmarks. */
 uint64_t loop_syscalls(const struct loop *l);
 
 #endif

@@ -22,8 +22,8 @@ struct loop_engine {
 	/* Takes op; it comes back through loop_completed(). */
 	void (*submit)(struct loop *l, struct loop_op *op);
 	/*
-	 * Hands everything taken to the kernel and collects what is finished.  If sleep, waits until
-	 * there is something, wake_fd is written, or deadline (CLOCK_MONOTONIC).
+	 * Hands everything taken to the kernel and collects what is finished.  If sleep, waits
+	 * until there is something, wake_fd is written, or deadline (CLOCK_MONOTONIC).
 	 */
 	int (*enter)(struct loop *l, bool sleep, uint64_t deadline_ns);
 	int (*poll_add)(struct loop *l, struct loop_poll *p);

@@ -290,7 +290,7 @@ static int uring_enter(struct loop *l, bool sleep, uint64_t deadline_ns)
 		ret = io_uring_submit_and_get_events(&u->ring);
 	}
 	reap(l, u);
-	/* A signal, the deadline, or no memory just now: SQEs that were not taken stay in the ring. */
+	/* A signal, the deadline, or no memory just now: what was not taken stays in the ring. */
 	if (ret == -EINTR || ret == -ETIME || ret == -EAGAIN || ret == -EBUSY)
 		ret = 0;
 	return ret < 0 ? ret : 0;
