@@ -2,8 +2,10 @@
 /*
  * main.c - picks the command.
  */
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include "blockdev/img/img.h"
 #include "vmm/bench.h"
 #include "vmm/run.h"
@@ -88,10 +90,26 @@ static bool is_word(const char *arg, const char *word)
 	return !strcmp(arg, word);
 }
 
+/*
+ * Whoever started us without standard descriptors gets /dev/null in their place: else the
+ * next file opened would take the number, and an image the guest's serial output.
+ */
+static bool standard_fds_open(void)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+		/* The lowest free number is given out, and those below are taken. */
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+			return false;
+	}
+	return true;
+}
+
 int main(int argc, char **argv)
 {
 	const struct command *c;
 
+	if (!standard_fds_open())
+		return 1;
 	if (argc < 2) {
 		usage(stderr);
 		return 1;
