@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "vmm/stop.h"
 
 struct drive {
 	const struct drive_config *c;
@@ -60,6 +61,7 @@ static void *drive_main(void *arg)
 
 	snprintf(name, sizeof(name), "drive%u", d->index);
 	pthread_setname_np(pthread_self(), name);
+	stop_not_here();
 	err = loop_new(d->c->aio, &d->loop);
 	if (err) {
 		why_set(&d->open_why, err, "no event loop: %s", strerror(-err));

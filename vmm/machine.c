@@ -47,7 +47,8 @@ struct machine {
 	struct drive *drives[MACHINE_DRIVES_MAX];
 	unsigned n_drives;
 	int wake_fd;
-	_Atomic int event; /* 0: none, else an EVENT_WORD */
+	_Atomic bool fault_told; /* the user knows of a triple fault */
+	_Atomic int event;       /* 0: none, else an EVENT_WORD */
 };
 
 /* What ended the wait, in one word so that the first one wins. */
@@ -75,19 +76,23 @@ static void on_event(struct machine_services *s, enum machine_event ev, int code
 
 static void on_vcpu_end(void *arg, enum vcpu_end how)
 {
+	struct machine *m = arg;
+
 	switch (how) {
 	case VCPU_TRIPLE_FAULT:
-		log_warn("triple fault in the guest: reset");
-		event_set(arg, EV_RESET, 0);
+		/* Once: a guest that does nothing else does it a hundred times a second. */
+		if (!atomic_exchange(&m->fault_told, true))
+			log_warn("triple fault in the guest: reset");
+		event_set(m, EV_RESET, 0);
 		break;
 	case VCPU_RESET:
-		event_set(arg, EV_RESET, 0);
+		event_set(m, EV_RESET, 0);
 		break;
 	case VCPU_POWEROFF:
-		event_set(arg, EV_POWEROFF, 0);
+		event_set(m, EV_POWEROFF, 0);
 		break;
 	case VCPU_FAILED:
-		event_set(arg, FAILED, 0);
+		event_set(m, FAILED, 0);
 		break;
 	}
 }
@@ -348,12 +353,8 @@ int machine_run(const struct machine_config *c, uint64_t start_ns, struct machin
 	m->c = c;
 	m->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	err = m->wake_fd < 0 ? -errno : stop_watch(m->wake_fd, console_restore_terminal);
-	if (!err) {
-		/* Signals are for the main thread alone, and it starts all the others here. */
-		stop_block();
+	if (!err)
 		err = machine_build(m, &why);
-		stop_unblock();
-	}
 	if (err) {
 		log_error("%s", why_text(&why, err));
 	} else {

@@ -75,22 +75,12 @@ void stop_request(void)
 	wake();
 }
 
-static void mask(int how)
+void stop_not_here(void)
 {
 	sigset_t set;
 
 	sigemptyset(&set);
 	for (unsigned i = 0; i < ARRAY_SIZE(signals); i++)
 		sigaddset(&set, signals[i]);
-	pthread_sigmask(how, &set, NULL);
-}
-
-void stop_block(void)
-{
-	mask(SIG_BLOCK);
-}
-
-void stop_unblock(void)
-{
-	mask(SIG_UNBLOCK);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
 }

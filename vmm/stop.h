@@ -19,8 +19,7 @@ int stop_signal(void);
 /* As if the user had sent SIGINT: a Ctrl-C that came as a byte. */
 void stop_request(void);
 
-/* Keeps these signals away from threads that the caller starts, until the end of the pair. */
-void stop_block(void);
-void stop_unblock(void);
+/* Keeps these signals away from the calling thread and those that it starts. */
+void stop_not_here(void);
 
 #endif

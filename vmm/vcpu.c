@@ -25,6 +25,7 @@
 #include <unistd.h>
 #include "vmm/bus_dispatch.h"
 #include "vmm/kvm.h"
+#include "vmm/stop.h"
 #include "vmm/util/loop.h"
 #include "vmm/vcpu_state.h"
 
@@ -228,6 +229,7 @@ static void *vcpu_main(void *arg)
 
 	snprintf(name, sizeof(name), "vcpu%u", v->id);
 	pthread_setname_np(pthread_self(), name);
+	stop_not_here();
 	sigemptyset(&set);
 	sigaddset(&set, KICK);
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
