@@ -28,6 +28,7 @@ struct oracle {
 	uint64_t *runs; /* pairs: first sector, how many */
 	uint64_t n_runs;
 	uint64_t at, horizon; /* writes acknowledged before the horizon are stable */
+	bool live; /* no cut: whatever was acknowledged is what a read must find */
 };
 
 /* The log must be complete.  0 or -ENOMEM. */

@@ -41,12 +41,21 @@ struct run_log {
 };
 /* Asserts that everything succeeds; the disk is abandoned at the end, as by a cut. */
 void workload_run(struct loop *l, const struct row *row, uint64_t seed, struct run_log *out);
+/*
+ * The same on a host that fails as the rule says; requests may fail. At the end, before the disk is
+ * abandoned, look() is called in a fiber with it (not if it did not open).
+ */
+struct fault_rule;
+void workload_run_faulty(struct loop *l, const struct row *row, uint64_t seed,
+	struct fault_rule *rule, int (*look)(struct disk *d, void *arg), void *arg,
+	struct run_log *out);
 void workload_free(struct run_log *r);
 
 struct tally {
 	uint64_t states, situations, violations;
 	uint64_t leaks, dirty; /* states with leaks; states that were repaired at open */
 	uint64_t qemu_judged;
+	uint64_t faults; /* host failures injected */
 };
 struct explore_opts {
 	uint64_t states; /* about how many for this run */
@@ -60,6 +69,12 @@ void explore(struct loop *l, const struct run_log *r, const struct explore_opts 
  * states that a cut of its repair leaves.  All must be repairable, with no leak left.
  */
 void explore_repair(struct loop *l, const struct run_log *r, uint64_t first, uint64_t second,
+	struct tally *t);
+/*
+ * Single failures of the host: every n-th operation of each kind, step apart, failing in each way;
+ * the run goes on to its end, reads are judged, and the cuts after it.
+ */
+void explore_faults(struct loop *l, const struct row *row, uint64_t seed, unsigned step,
 	struct tally *t);
 /* One state again: "TICK:SIZE:TEAR:REV:FATES".  Prints the verdict; false: a violation. */
 bool explore_one(struct loop *l, const struct run_log *r, const char *spec);

@@ -2,7 +2,7 @@
 /*
  * main.c - the crash explorer's command line.
  *
- *   crash [--states N] [--seeds N] [--row NAME] [--repairs N] [--qemu DIR]    explore
+ *   crash [--states N] [--seeds N] [--row NAME] [--repairs N] [--faults STEP] [--qemu DIR] explore
  *   crash --row NAME --seed S --state SPEC                      one state again
  *
  * Prints a line per row: states, what they cost in flushes and bytes, violations.
@@ -15,15 +15,15 @@
 #include "tests/crash/crash.h"
 
 struct args {
-	uint64_t states, seeds, seed, repairs;
+	uint64_t states, seeds, seed, repairs, faults;
 	const char *row, *state, *qemu;
 };
 
 static int usage(void)
 {
-	fprintf(stderr,
-		"usage: crash [--states N] [--seeds N] [--row NAME] [--repairs N] [--qemu DIR]\n"
-		"       crash --row NAME --seed S --state SPEC\n");
+	fprintf(stderr, "usage: crash [--states N] [--seeds N] [--row NAME] [--repairs N] "
+			"[--faults STEP] [--qemu DIR]\n"
+			"       crash --row NAME --seed S --state SPEC\n");
 	return 2;
 }
 
@@ -31,7 +31,8 @@ static int parse(int argc, char **argv, struct args *a)
 {
 	static const struct option opts[] = {{"states", 1, NULL, 'n'}, {"seeds", 1, NULL, 's'},
 		{"row", 1, NULL, 'r'}, {"seed", 1, NULL, 'S'}, {"state", 1, NULL, 'x'},
-		{"qemu", 1, NULL, 'q'}, {"repairs", 1, NULL, 'R'}, {NULL, 0, NULL, 0}};
+		{"qemu", 1, NULL, 'q'}, {"repairs", 1, NULL, 'R'}, {"faults", 1, NULL, 'F'},
+		{NULL, 0, NULL, 0}};
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", opts, NULL)) != -1) {
@@ -44,6 +45,9 @@ static int parse(int argc, char **argv, struct args *a)
 			break;
 		case 'S':
 			a->seed = strtoull(optarg, NULL, 0);
+			break;
+		case 'F':
+			a->faults = strtoull(optarg, NULL, 0);
 			break;
 		case 'R':
 			a->repairs = strtoull(optarg, NULL, 0);
@@ -70,7 +74,8 @@ static void do_row(struct loop *l, const struct row *row, const struct args *a, 
 	uint64_t writes = 0, syncs = 0, meta = 0, ns = loop_now_ns();
 
 	for (uint64_t s = 1; s <= a->seeds; s++) {
-		struct explore_opts o = {.states = a->states / n_rows / a->seeds / (row->dear ? row->dear : 1),
+		struct explore_opts o = {
+			.states = a->states / n_rows / a->seeds / (row->dear ? row->dear : 1),
 			.qemu_every = a->qemu ? 200 : 0,
 			.scratch = a->qemu};
 		struct run_log r;
@@ -83,14 +88,18 @@ static void do_row(struct loop *l, const struct row *row, const struct args *a, 
 		syncs += r.stats.host_fdatasyncs;
 		meta += r.stats.metadata_bytes;
 		workload_free(&r);
+		if (a->faults)
+			explore_faults(l, row, s, (unsigned)a->faults, &t);
 	}
 	ns = loop_now_ns() - ns;
 	printf("%s %s: %" PRIu64 " states (%" PRIu64 " leak, %" PRIu64 " repaired, %" PRIu64
-	       " judged by qemu-img), %.0f/s; a write costs %.2f fdatasyncs, %" PRIu64
+	       " judged by qemu-img, %" PRIu64
+	       " host failures), %.0f/s; a write costs %.2f fdatasyncs, %" PRIu64
 	       " metadata bytes; %" PRIu64 " violations\n",
 		t.violations ? "FAIL" : "ok", row->name, t.states, t.leaks, t.dirty, t.qemu_judged,
-		(double)t.states * 1e9 / (double)ns, writes ? (double)syncs / (double)writes : 0.0,
-		writes ? meta / writes : 0, t.violations);
+		t.faults, (double)t.states * 1e9 / (double)ns,
+		writes ? (double)syncs / (double)writes : 0.0, writes ? meta / writes : 0,
+		t.violations);
 	fflush(stdout);
 	sum->states += t.states;
 	sum->violations += t.violations;

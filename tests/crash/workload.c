@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "blockdev/file/fault.h"
 #include "tests/crash/crash.h"
 
 struct guest {
@@ -15,6 +16,7 @@ struct guest {
 	unsigned left, workers;
 	uint32_t version;
 	bool grown;
+	struct fault_rule *rule; /* the host fails: so may requests */
 };
 
 static void must(int err, const char *what)
@@ -23,6 +25,12 @@ static void must(int err, const char *what)
 		return;
 	fprintf(stderr, "crash: %s: %s\n", what, strerror(-err));
 	abort();
+}
+
+static void must_unless_faulty(const struct guest *g, int err, const char *what)
+{
+	if (!g->rule)
+		must(err, what);
 }
 
 static void do_write(struct guest *g, bool fua)
@@ -45,7 +53,7 @@ static void do_write(struct guest *g, bool fua)
 	i = crash_log_submit(&g->r->log, &op);
 	err = disk_pwrite(g->d, buf, op.n * SECTOR, op.sector * SECTOR, fua ? BLK_FUA : 0);
 	crash_log_ack(&g->r->log, i, disk_wce(g->d), err);
-	must(err, "write");
+	must_unless_faulty(g, err, "write");
 	free(buf);
 }
 
@@ -75,7 +83,7 @@ static void do_flip(struct guest *g)
 	while (!f.over)
 		fiber_suspend();
 	crash_log_ack(&g->r->log, i, disk_wce(g->d), f.err);
-	must(f.err, "cache bit");
+	must_unless_faulty(g, f.err, "cache bit");
 }
 
 static void do_flush(struct guest *g)
@@ -85,12 +93,12 @@ static void do_flush(struct guest *g)
 	int err = disk_flush(g->d);
 
 	crash_log_ack(&g->r->log, i, disk_wce(g->d), err);
-	must(err, "flush");
+	must_unless_faulty(g, err, "flush");
 }
 
 static void do_grow(struct guest *g)
 {
-	must(disk_grow(g->d, g->r->row->grow), "grow");
+	must_unless_faulty(g, disk_grow(g->d, g->r->row->grow), "grow");
 }
 
 struct worker {
@@ -159,42 +167,92 @@ static void create(struct loop *l, const struct row *row, struct mem_image *m)
 	file_close(a.f);
 }
 
-static struct disk *open_traced(struct loop *l, struct run_log *r, uint64_t seed)
+/* false: the (failing) host did not let it. */
+static bool open_traced(struct loop *l, struct guest *g, uint64_t seed)
 {
+	struct run_log *r = g->r;
 	struct disk_opts o = {.format = r->row->format,
 		.cache = r->row->mode,
 		.l2_cache_bytes = r->row->tiny,
 		.refcount_cache_bytes = r->row->tiny};
 	struct file *f, *t;
-	struct disk *d;
+	int err;
 
 	must(memfile_open(l, &r->live, seed, &f), "memfile");
+	if (g->rule) {
+		must(fault_open(f, &t), "fault");
+		fault_add(t, g->rule);
+		f = t;
+	}
 	must(trace_open(f, &r->log, &t), "trace");
-	must(disk_open_file(t, &o, &d, NULL), "open");
-	return d;
+	err = disk_open_file(t, &o, &g->d, NULL);
+	must_unless_faulty(g, err, "open");
+	return !err;
 }
 
-void workload_run(struct loop *l, const struct row *row, uint64_t seed, struct run_log *out)
+struct look_args {
+	struct disk *d;
+	int (*look)(struct disk *d, void *arg);
+	void *arg;
+};
+
+static int look_fiber(void *arg)
 {
-	struct guest g = {.r = out, .rng = seed};
+	struct look_args *a = arg;
+
+	return a->look(a->d, a->arg);
+}
+
+static void run(struct loop *l, struct guest *g, struct look_args *look)
+{
+	const struct row *row = g->r->row;
 	unsigned half = row->reopen ? row->ops / 2 : row->ops;
 
+	if (!open_traced(l, g, g->r->seed * 2 + 1))
+		return;
+	work(l, g, half);
+	if (row->reopen) {
+		must_unless_faulty(g, disk_close(g->d, NULL), "close");
+		if (!open_traced(l, g, g->r->seed * 2 + 2))
+			return;
+		work(l, g, row->ops - half);
+	}
+	disk_drain(g->d);
+	if (look) {
+		look->d = g->d;
+		(void)!fiber_run(l, look_fiber, look);
+	}
+	disk_stats_get(g->d, &g->r->stats);
+	disk_abandon(g->d);
+}
+
+static void prepare(struct loop *l, const struct row *row, uint64_t seed, struct run_log *out)
+{
 	*out = (struct run_log){.row = row, .seed = seed};
 	crash_log_init(&out->log);
 	mem_init(&out->start);
 	mem_init(&out->live);
 	create(l, row, &out->start);
 	mem_reset(&out->live, &out->start);
-	g.d = open_traced(l, out, seed * 2 + 1);
-	work(l, &g, half);
-	if (row->reopen) {
-		must(disk_close(g.d, NULL), "close");
-		g.d = open_traced(l, out, seed * 2 + 2);
-		work(l, &g, row->ops - half);
-	}
-	disk_drain(g.d);
-	disk_stats_get(g.d, &out->stats);
-	disk_abandon(g.d);
+}
+
+void workload_run(struct loop *l, const struct row *row, uint64_t seed, struct run_log *out)
+{
+	struct guest g = {.r = out, .rng = seed};
+
+	prepare(l, row, seed, out);
+	run(l, &g, NULL);
+}
+
+void workload_run_faulty(struct loop *l, const struct row *row, uint64_t seed,
+	struct fault_rule *rule, int (*look)(struct disk *d, void *arg), void *arg,
+	struct run_log *out)
+{
+	struct guest g = {.r = out, .rng = seed, .rule = rule};
+	struct look_args look_args = {.look = look, .arg = arg};
+
+	prepare(l, row, seed, out);
+	run(l, &g, &look_args);
 }
 
 void workload_free(struct run_log *r)
