@@ -1,0 +1,537 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * virtio_blk.c - a disk as a virtio block device (virtio 1.2, section 5.2).
+ *
+ * Everything of the data path runs on the drive's loop: a kick is an eventfd that the loop
+ * polls, a request is a slot taken from a list made at creation, and all completions of one
+ * turn raise at most one interrupt per queue.  vCPU threads only come through the transport's
+ * callbacks; they post a message to the loop and wait for its answer: to start and stop
+ * queues, and to change the cache bit, so that a driver that reads it back reads the truth.
+ *
+ * A slot's life: free -> popped -> submitted -> done() -> pushed -> free.  A chain that is not a
+ * request skips submission, but is pushed all the same: each comes back exactly once.
+ */
+#include <semaphore.h>
+#include <stdlib.h>
+#include <string.h>
+#include "devices/virtio_blk.h"
+#include "devices/virtio_pci.h"
+
+#define BLK_F_SIZE_MAX	 (1ULL << 1)
+#define BLK_F_SEG_MAX	 (1ULL << 2)
+#define BLK_F_RO	 (1ULL << 5)
+#define BLK_F_BLK_SIZE	 (1ULL << 6)
+#define BLK_F_FLUSH	 (1ULL << 9)
+#define BLK_F_TOPOLOGY	 (1ULL << 10)
+#define BLK_F_CONFIG_WCE (1ULL << 11)
+#define BLK_F_MQ	 (1ULL << 12)
+
+enum { T_IN = 0, T_OUT = 1, T_FLUSH = 4, T_GET_ID = 8 };
+enum { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2 };
+
+struct blk_hdr {
+	le32_t type, reserved;
+	le64_t sector;
+};
+static_assert(sizeof(struct blk_hdr) == 16, "virtio 1.2, 5.2.6");
+
+struct blk_config {
+	le64_t capacity; /* sectors */
+	le32_t size_max, seg_max;
+	le16_t cylinders;
+	uint8_t heads, sectors;
+	le32_t blk_size;
+	uint8_t physical_exp, alignment;
+	le16_t min_io;
+	le32_t opt_io;
+	uint8_t writeback, pad;
+	le16_t num_queues;
+} __attribute__((packed));
+static_assert(offsetof(struct blk_config, writeback) == 32, "virtio 1.2, 5.2.4");
+
+#define CONFIG_BYTES sizeof(struct blk_config)
+#define ID_BYTES     20
+
+struct vblk;
+
+struct slot {
+	struct blk_req req;
+	struct vblk_queue *q;
+	struct virtq_chain chain;
+	struct iovec *iov; /* as many as a chain may have descriptors */
+	uint32_t in_bytes; /* data that the device writes, without the status */
+	struct list link;
+};
+
+struct vblk_queue {
+	struct vblk *dev;
+	unsigned index;
+	struct virtq vq;
+	struct loop_poll kick;
+	struct loop_work irq;
+	struct slot *slots;
+	struct iovec *iov_mem;
+	struct list free;
+	unsigned in_flight;
+	bool running;
+	sem_t *stopped; /* somebody waits for in_flight to reach 0 */
+};
+
+struct vblk {
+	struct device dev;
+	struct virtio_pci v;
+	struct loop *loop;
+	struct disk *disk;
+	char serial[ID_BYTES];
+	unsigned queue_size;
+	bool no_flush; /* the driver cannot flush: acknowledged means durable; set before queues run */
+	struct vblk_queue *q;
+};
+
+static struct vblk *vblk_of(struct virtio_pci *v)
+{
+	return container_of(v, struct vblk, v);
+}
+
+/* ---- asking the loop and waiting for the answer; vCPU and main threads ---- */
+
+struct ask {
+	struct loop_msg msg;
+	struct vblk *b;
+	struct vblk_queue *q;
+	const struct virtq_layout *layout;
+	struct wce_change wce;
+	int err;
+	sem_t done;
+};
+
+static int ask(struct vblk *b, struct ask *a, void (*fn)(struct loop_msg *m))
+{
+	a->b = b;
+	a->msg.fn = fn;
+	sem_init(&a->done, 0, 0);
+	loop_post(b->loop, &a->msg);
+	while (sem_wait(&a->done) && errno == EINTR)
+		;
+	sem_destroy(&a->done);
+	return a->err;
+}
+
+/* ---- completion ---- */
+
+static void irq_work(struct loop_work *w)
+{
+	struct vblk_queue *q = container_of(w, struct vblk_queue, irq);
+
+	if (q->running && virtq_wants_irq(&q->vq))
+		virtio_pci_queue_irq(&q->dev->v, q->index);
+}
+
+static void give_back(struct slot *s, uint8_t status)
+{
+	struct vblk_queue *q = s->q;
+
+	if (s->chain.last)
+		*s->chain.last = status;
+	virtq_push(&q->vq, s->chain.head,
+		(status == S_OK ? s->in_bytes : 0) + (s->chain.last ? 1 : 0));
+	list_add(&q->free, &s->link);
+	loop_defer(q->dev->loop, &q->irq);
+}
+
+static void serve(struct vblk_queue *q);
+
+static void request_done(struct blk_req *r, int err)
+{
+	struct slot *s = container_of(r, struct slot, req);
+	struct vblk_queue *q = s->q;
+
+	give_back(s, err ? S_IOERR : S_OK);
+	q->in_flight--;
+	if (q->running)
+		return;
+	if (!q->in_flight && q->stopped) {
+		loop_undefer(&q->irq);
+		sem_post(q->stopped);
+	}
+}
+
+/* ---- a chain becomes a request ---- */
+
+/* Takes n bytes off the front of the vectors into buf; false: there are fewer. */
+static bool take_front(struct iovec *iov, unsigned *first, unsigned n_iov, void *buf, size_t n)
+{
+	uint8_t *to = buf;
+
+	while (n && *first < n_iov) {
+		struct iovec *v = &iov[*first];
+		size_t k = v->iov_len < n ? v->iov_len : n;
+
+		memcpy(to, v->iov_base, k);
+		v->iov_base = (uint8_t *)v->iov_base + k;
+		v->iov_len -= k;
+		to += k;
+		n -= k;
+		if (!v->iov_len)
+			++*first;
+	}
+	return n == 0;
+}
+
+static void get_id(struct slot *s, const struct iovec *in, unsigned n_in)
+{
+	uint32_t left = ID_BYTES;
+	const char *from = s->q->dev->serial;
+
+	for (unsigned i = 0; i < n_in && left; i++) {
+		uint32_t k = (uint32_t)min_u64(in[i].iov_len, left);
+
+		memcpy(in[i].iov_base, from, k);
+		from += k;
+		left -= k;
+	}
+	s->in_bytes = ID_BYTES - left;
+}
+
+static bool to_request(struct slot *s, enum blk_op op, uint64_t sector, struct iovec *iov,
+	unsigned n, uint64_t len)
+{
+	struct blk_req *r = &s->req;
+
+	if (len % SECTOR || __builtin_mul_overflow(sector, (uint64_t)SECTOR, &r->off))
+		return false;
+	r->op = op;
+	r->flags = s->q->dev->no_flush ? BLK_WRITETHROUGH : 0;
+	r->iov = iov;
+	r->niov = (int)n;
+	r->len = len;
+	r->done = request_done;
+	s->in_bytes = op == BLK_READ ? (uint32_t)len : 0;
+	return true;
+}
+
+/* A status to answer with at once, or -1: the request is ready to be submitted. */
+static int parse(struct slot *s)
+{
+	struct virtq_chain *c = &s->chain;
+	struct iovec *in = s->iov + c->n_out;
+	unsigned first = 0, n_in = c->n_in;
+	struct blk_hdr h;
+	uint64_t len;
+
+	s->in_bytes = 0;
+	/* Without a byte for the status there is nothing to say it with. */
+	if (c->bad || !c->last || !take_front(s->iov, &first, c->n_out, &h, sizeof(h)))
+		return S_IOERR;
+	if (--in[n_in - 1].iov_len == 0)
+		n_in--;
+	switch (le32_get(h.type)) {
+	case T_IN:
+		len = c->in_len - 1;
+		return to_request(s, BLK_READ, le64_get(h.sector), in, n_in, len) ? -1 : S_IOERR;
+	case T_OUT:
+		len = c->out_len - sizeof(h);
+		return to_request(s, BLK_WRITE, le64_get(h.sector), s->iov + first, c->n_out - first,
+			       len)
+			       ? -1
+			       : S_IOERR;
+	case T_FLUSH:
+		return to_request(s, BLK_FLUSH, 0, NULL, 0, 0) ? -1 : S_IOERR;
+	case T_GET_ID:
+		get_id(s, in, n_in);
+		return S_OK;
+	default:
+		return S_UNSUPP;
+	}
+}
+
+static bool serve_one(struct vblk_queue *q)
+{
+	struct list *n = q->free.next;
+	struct slot *s;
+	int got, status;
+
+	if (n == &q->free)
+		return false; /* every descriptor is in flight: a driver cannot have more */
+	s = list_entry(n, struct slot, link);
+	s->chain.iov = s->iov;
+	got = virtq_pop(&q->vq, &s->chain);
+	if (got < 0)
+		virtio_pci_needs_reset(&q->dev->v);
+	if (got <= 0)
+		return false;
+	list_del(n);
+	status = parse(s);
+	if (status >= 0) {
+		give_back(s, (uint8_t)status);
+		return true;
+	}
+	q->in_flight++;
+	disk_submit(q->dev->disk, &s->req);
+	return true;
+}
+
+static void serve(struct vblk_queue *q)
+{
+	virtq_hush(&q->vq);
+	do {
+		while (serve_one(q))
+			;
+	} while (!list_empty(&q->free) && virtq_listen(&q->vq));
+}
+
+static void kicked(struct loop_poll *p)
+{
+	struct vblk_queue *q = container_of(p, struct vblk_queue, kick);
+
+	if (q->running)
+		serve(q);
+}
+
+/* ---- the transport's callbacks ---- */
+
+static void start_on_loop(struct loop_msg *m)
+{
+	struct ask *a = container_of(m, struct ask, msg);
+	struct vblk_queue *q = a->q;
+
+	a->err = virtq_start(&q->vq, a->b->v.services->mem, a->layout);
+	if (!a->err)
+		a->err = loop_poll_add(a->b->loop, &q->kick);
+	if (!a->err) {
+		q->running = true;
+		serve(q); /* buffers may be waiting already */
+	}
+	sem_post(&a->done);
+}
+
+static int queue_start(struct virtio_pci *v, unsigned i, const struct virtq_layout *l)
+{
+	struct vblk *b = vblk_of(v);
+	struct ask a = {.q = &b->q[i], .layout = l};
+
+	if (l->size > b->queue_size)
+		return -EINVAL;
+	return ask(b, &a, start_on_loop);
+}
+
+static void stop_on_loop(struct loop_msg *m)
+{
+	struct ask *a = container_of(m, struct ask, msg);
+	struct vblk_queue *q = a->q;
+
+	loop_poll_del(a->b->loop, &q->kick);
+	q->running = false;
+	q->stopped = &a->done;
+	if (q->in_flight)
+		return; /* the last request_done() answers */
+	loop_undefer(&q->irq);
+	sem_post(&a->done);
+}
+
+static void queue_stop(struct virtio_pci *v, unsigned i)
+{
+	struct vblk *b = vblk_of(v);
+	struct ask a = {.q = &b->q[i]};
+
+	(void)ask(b, &a, stop_on_loop);
+	b->q[i].stopped = NULL;
+}
+
+static bool features_ok(struct virtio_pci *v)
+{
+	/* 5.2.6.2: a driver that cannot flush must not need to. */
+	vblk_of(v)->no_flush = !(v->features & BLK_F_FLUSH);
+	return true;
+}
+
+static void wce_done(struct wce_change *c, int err)
+{
+	struct ask *a = container_of(c, struct ask, wce);
+
+	a->err = err;
+	sem_post(&a->done);
+}
+
+static void wce_on_loop(struct loop_msg *m)
+{
+	struct ask *a = container_of(m, struct ask, msg);
+
+	a->wce.done = wce_done;
+	disk_set_wce(a->b->disk, &a->wce);
+}
+
+static void set_wce(struct vblk *b, bool enable)
+{
+	struct ask a = {.wce = {.enable = enable}};
+	int err = ask(b, &a, wce_on_loop);
+
+	if (err)
+		log_warn("%s: the write cache stays %s: %s", disk_path(b->disk),
+			disk_wce(b->disk) ? "on" : "off", why_text(NULL, err));
+}
+
+static void config_get(struct virtio_pci *v, uint8_t image[VIRTIO_CONFIG_MAX])
+{
+	struct vblk *b = vblk_of(v);
+	uint32_t block = disk_block_size(b->disk), cluster = disk_cluster_size(b->disk);
+	struct blk_config c = {
+		.capacity = le64_make(disk_size(b->disk) / SECTOR),
+		.seg_max = le32_make(b->queue_size - 2),
+		.blk_size = le32_make(SECTOR),
+		.physical_exp = (uint8_t)__builtin_ctz(block / SECTOR),
+		.min_io = le16_make((uint16_t)(block / SECTOR)),
+		.opt_io = le32_make(cluster / SECTOR),
+		.writeback = disk_wce(b->disk) && !b->no_flush,
+		.num_queues = le16_make((uint16_t)v->num_queues),
+	};
+
+	memcpy(image, &c, sizeof(c));
+}
+
+static void config_set(struct virtio_pci *v, unsigned off, const uint8_t *p, unsigned len)
+{
+	unsigned at = offsetof(struct blk_config, writeback);
+
+	if (!(v->features & BLK_F_CONFIG_WCE) || off > at || at - off >= len)
+		return;
+	/* The vCPU waits here: what it reads back is what is true. */
+	if (disk_wce(vblk_of(v)->disk) != (p[at - off] & 1))
+		set_wce(vblk_of(v), p[at - off] & 1);
+}
+
+static void reset(struct virtio_pci *v)
+{
+	struct vblk *b = vblk_of(v);
+	bool wce = disk_wce_default(b->disk);
+
+	b->no_flush = false;
+	if (disk_wce(b->disk) != wce)
+		set_wce(b, wce);
+}
+
+static const struct virtio_type vblk_type = {
+	.name = "virtio-blk",
+	.id = 2,
+	.class_code = 0x0100, /* SCSI storage, as drivers expect */
+	.config_bytes = CONFIG_BYTES,
+	.config_get = config_get,
+	.config_set = config_set,
+	.features_ok = features_ok,
+	.queue_start = queue_start,
+	.queue_stop = queue_stop,
+	.reset = reset,
+};
+
+/* ---- life ---- */
+
+static int queues_make(struct vblk *b, unsigned n)
+{
+	b->q = calloc(n, sizeof(*b->q));
+	if (!b->q)
+		return -ENOMEM;
+	for (unsigned i = 0; i < n; i++) {
+		struct vblk_queue *q = &b->q[i];
+
+		q->dev = b;
+		q->index = i;
+		q->kick = (struct loop_poll){
+			.fn = kicked, .fd = b->v.queue[i].kick_fd, .eventfd = true};
+		loop_work_init(&q->irq, irq_work);
+		list_init(&q->free);
+		q->slots = calloc(b->queue_size, sizeof(*q->slots));
+		q->iov_mem = calloc((size_t)b->queue_size * b->queue_size, sizeof(*q->iov_mem));
+		if (!q->slots || !q->iov_mem)
+			return -ENOMEM;
+		for (unsigned k = 0; k < b->queue_size; k++) {
+			struct slot *s = &q->slots[k];
+
+			s->q = q;
+			s->iov = q->iov_mem + (size_t)k * b->queue_size;
+			s->chain.iov_max = b->queue_size;
+			list_add_tail(&q->free, &s->link);
+		}
+	}
+	return 0;
+}
+
+static void vblk_free(struct vblk *b)
+{
+	for (unsigned i = 0; b->q && i < b->v.num_queues; i++) {
+		free(b->q[i].slots);
+		free(b->q[i].iov_mem);
+	}
+	free(b->q);
+	virtio_pci_fini(&b->v);
+	free(b);
+}
+
+static void vblk_reset(struct device *d)
+{
+	virtio_pci_reset(&container_of(d, struct vblk, dev)->v);
+}
+
+static void vblk_stop(struct device *d)
+{
+	virtio_pci_stop(&container_of(d, struct vblk, dev)->v);
+}
+
+static void vblk_destroy(struct device *d)
+{
+	struct vblk *b = container_of(d, struct vblk, dev);
+
+	virtio_pci_unplug(&b->v);
+	vblk_free(b);
+}
+
+static const struct device_ops vblk_ops = {
+	.name = "virtio-blk",
+	.reset = vblk_reset,
+	.stop = vblk_stop,
+	.destroy = vblk_destroy,
+};
+
+int virtio_blk_create(struct machine_services *s, struct loop *loop, struct disk *disk,
+	const struct virtio_blk_opts *o, struct device **out, struct why *why)
+{
+	uint64_t features = VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX | BLK_F_SEG_MAX |
+			    BLK_F_BLK_SIZE | BLK_F_FLUSH | BLK_F_TOPOLOGY | BLK_F_CONFIG_WCE |
+			    VIRTIO_F_RING_RESET;
+	unsigned queues = o->num_queues ? o->num_queues : 1;
+	struct vblk *b;
+	int err;
+
+	if (queues > VIRTIO_BLK_QUEUES_MAX)
+		return why_set(why, -EINVAL, "queues=%u: at most %d", queues, VIRTIO_BLK_QUEUES_MAX);
+	if (o->queue_size && (!is_pow2(o->queue_size) || o->queue_size < 4 ||
+				     o->queue_size > VIRTIO_BLK_QUEUE_SIZE_MAX))
+		return why_set(why, -EINVAL, "queue-size=%u: a power of two from 4 to %d",
+			o->queue_size, VIRTIO_BLK_QUEUE_SIZE_MAX);
+	b = calloc(1, sizeof(*b));
+	if (!b)
+		return -ENOMEM;
+	b->dev = (struct device){.ops = &vblk_ops, .services = s};
+	b->loop = loop;
+	b->disk = disk;
+	b->queue_size = o->queue_size ? o->queue_size : 256;
+	if (o->serial)
+		memcpy(b->serial, o->serial, strnlen(o->serial, ID_BYTES));
+	if (queues > 1)
+		features |= BLK_F_MQ;
+	if (disk_readonly(disk))
+		features |= BLK_F_RO;
+	err = virtio_pci_init(&b->v, s, &vblk_type, features, queues, (uint16_t)b->queue_size);
+	if (err) {
+		free(b);
+		return err;
+	}
+	err = queues_make(b, queues);
+	if (!err)
+		err = virtio_pci_plug(&b->v);
+	if (err) {
+		vblk_free(b);
+		return err;
+	}
+	*out = &b->dev;
+	return 0;
+}
