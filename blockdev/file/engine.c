@@ -24,6 +24,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "blockdev/file/engine.h"
+#include "blockdev/file/lock.h"
 
 #define TRIES_MAX 1000 /* EAGAIN in a row; then it is the host's answer */
 #define ZEROS	  (1 * MiB)
@@ -338,6 +339,7 @@ static void engine_close(struct file *f)
 {
 	struct engine *e = engine_of(f);
 
+	image_unlock(e->fd);
 	close(e->fd);
 	free(e);
 }

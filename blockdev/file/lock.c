@@ -45,7 +45,7 @@ static int place(int fd, unsigned does, unsigned forbids)
 	return err;
 }
 
-static void release(int fd)
+void image_unlock(int fd)
 {
 	for (int n = 0; n < N_IMAGE_USES; n++) {
 		/* Unlocking what is not locked is no error, and there is no other. */
@@ -89,7 +89,7 @@ int image_lock(int fd, bool writer, struct why *why)
 		err = contradiction(fd, does, forbids, why);
 	if (!err)
 		return 0;
-	release(fd);
+	image_unlock(fd);
 	/* No OFD locks in this kernel, or none on this file system: then there is no protection. */
 	if (err == -EINVAL || err == -ENOSYS || err == -ENOLCK || err == -EOPNOTSUPP) {
 		log_debug("no image lock here: %s", strerror(-err));

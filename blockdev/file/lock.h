@@ -29,5 +29,10 @@ enum image_use {
  * host's file system has no such locks.
  */
 must_check int image_lock(int fd, bool writer, struct why *why);
+/*
+ * Before the descriptor is closed: io_uring may keep the open file for a moment longer than
+ * its process lives, and the locks with it.
+ */
+void image_unlock(int fd);
 
 #endif
