@@ -57,8 +57,6 @@ int img_parse_size(const char *text, uint64_t *out)
 			fraction = 0;
 		end = (char *)digits;
 	}
-	if (hex && *end) /* b and e are digits there; qemu-img takes no suffix either */
-		return -EINVAL;
 	unit = suffix_bytes(end);
 	if (!unit || (fraction > 0 && unit == 1))
 		return -EINVAL;

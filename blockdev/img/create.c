@@ -222,11 +222,11 @@ static int size_argument(struct options *o, const char *text)
 			INT64_MAX);
 		return -ERANGE;
 	}
-	if (err)
+	if (err) {
 		log_error("Invalid image size specified. You may use k, M, G, T, P or E suffixes "
-			  "for\n"
-			  "sluice img: kilobytes, megabytes, gigabytes, terabytes, petabytes and "
-			  "exabytes.");
+			  "for");
+		log_error("kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.");
+	}
 	return err;
 }
 

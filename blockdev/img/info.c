@@ -115,8 +115,7 @@ static void print_bitmaps(const struct image_info *info)
 		const struct bitmap_info *b = &info->bitmaps[i];
 		int n = 0;
 
-		printf("        [%" PRIu32 "]:\n            flags:%s\n", i,
-			b->flags & 3 ? "" : " ");
+		printf("        [%" PRIu32 "]:\n            flags:\n", i);
 		for (int k = 0; k < 2; k++)
 			if (b->flags & (1u << k))
 				printf("                [%d]: %s\n", n++, bitmap_flags[k]);

@@ -121,15 +121,24 @@ int refs_set(struct refs *r, uint64_t cluster, uint64_t count)
 	return 0;
 }
 
+/* The inner loop of every check: one branch for the chunk, one for the width. */
 int refs_add(struct refs *r, uint64_t cluster)
 {
-	uint64_t n = refs_get(r, cluster);
+	struct chunk *c = chunk_of(r, cluster);
+	uint64_t n;
 
-	if (n < r->max) {
-		int err = refs_set(r, cluster, n + 1);
+	if (!c) {
+		int err = chunk_make(r, cluster, &c);
 
 		if (err)
 			return err;
+	}
+	if (r->wide) {
+		n = c->n32[cluster % CHUNK];
+		c->n32[cluster % CHUNK] += n < r->max;
+	} else {
+		n = c->n16[cluster % CHUNK];
+		c->n16[cluster % CHUNK] = (uint16_t)(n + (n < r->max));
 	}
 	return n < r->limit ? 0 : -EOVERFLOW;
 }
