@@ -1,0 +1,378 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * test_qcow2_check.c - each damage is found, said in words, repaired for good, and
+ * repaired again after a cut at any write of the repair.
+ */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "tests/support/damaged.h"
+
+static struct loop *loop;
+
+static const struct qcow2_create_opts geometries[] = {
+	{.size = 1 * MiB, .cluster_size = 512},
+	{.size = 1 * MiB, .cluster_size = 512, .version = 2},
+	{.size = 64 * MiB, .cluster_size = 4096, .refcount_bits = 64},
+	{.size = 1 * MiB, .cluster_size = 512, .refcount_bits = 8, .lazy_refcounts = true},
+	{.size = 1 * GiB, .cluster_size = 65536, .refcount_bits = 2},
+};
+#define N_GEOMETRIES ((int)ARRAY_SIZE(geometries))
+
+static void setup(void)
+{
+	ck_assert_int_eq(loop_new(LOOP_AIO_THREADS, &loop), 0);
+}
+
+static void teardown(void)
+{
+	loop_free(loop);
+}
+
+/* Version 2 has no dirty bit to set. */
+static bool applies(const struct damage *dm, const struct qcow2_create_opts *o)
+{
+	return o->version != 2 || strncmp(dm->name, "dirty", 5) != 0;
+}
+
+static void assert_clean(struct cutfile *m, const char *what)
+{
+	static struct lines lines;
+	struct qcow2_check res;
+
+	/* libcheck keeps a record of each assertion that holds: too slow for thousands of cuts. */
+	if (check_run(m, 0, &res, &lines) != 0)
+		ck_abort_msg("%s: check failed", what);
+	if (res.corruptions || res.leaks || res.check_errors)
+		ck_abort_msg("%s: %s", what, lines.text);
+}
+
+static bool all_bytes(const uint8_t *p, uint64_t n, uint8_t v)
+{
+	for (uint64_t i = 0; i < n; i++)
+		if (p[i] != v)
+			return false;
+	return true;
+}
+
+static void assert_data(
+	const struct damaged *d, const struct cutfile *m, uint32_t lost, const char *what)
+{
+	for (uint32_t i = 0; i < DAMAGED_DATA; i++) {
+		uint64_t off = mem_be64(m, d->l2 + i * 8ULL) & QCOW2_OFFSET_MASK;
+
+		if (lost & (1u << i))
+			continue;
+		if (off != d->data + i * d->h.cluster_size)
+			ck_abort_msg("%s: entry %u is lost", what, i);
+		if (!all_bytes(m->data + off, d->h.cluster_size, (uint8_t)('A' + i)))
+			ck_abort_msg("%s: data of cluster %u", what, i);
+	}
+}
+
+START_TEST(damage_is_found_and_said)
+{
+	static struct lines lines;
+
+	for (int i = 0; i < n_damages; i++) {
+		const struct damage *dm = &damages[i];
+		struct qcow2_check res;
+		struct damaged d;
+		struct cutfile m;
+
+		damaged_init(&d, &m, loop, &geometries[0]);
+		dm->inflict(&d);
+		cutfile_log(&m);
+		ck_assert_int_eq(check_run(&m, 0, &res, &lines), 0);
+		ck_assert_msg(m.n_log == 0, "%s: check wrote to the image", dm->name);
+		if (dm->line[0])
+			ck_assert_msg(res.corruptions || res.leaks, "%s: not found", dm->name);
+		if (strcmp(dm->name, "entry unaligned") != 0) /* needs clusters of two sectors */
+			ck_assert_msg(strstr(lines.text, dm->line) != NULL, "%s: said %s", dm->name,
+				lines.text);
+		if (dm->errors || dm->leaks)
+			ck_assert_msg(res.corruptions == dm->errors && res.leaks == dm->leaks,
+				"%s: %d errors, %d leaks", dm->name, (int)res.corruptions,
+				(int)res.leaks);
+		cutfile_free(&m);
+	}
+}
+END_TEST
+
+START_TEST(repair_leaves_nothing_to_find)
+{
+	const struct qcow2_create_opts *o = &geometries[_i];
+
+	for (int i = 0; i < n_damages; i++) {
+		const struct damage *dm = &damages[i];
+		struct qcow2_check res;
+		struct damaged d;
+		struct cutfile m;
+
+		if (!applies(dm, o))
+			continue;
+		damaged_init(&d, &m, loop, o);
+		dm->inflict(&d);
+		ck_assert_int_eq(check_run(&m, QCOW2_FIX_LEAKS | QCOW2_FIX_ERRORS, &res, NULL), 0);
+		ck_assert_msg(!res.corruptions && !res.leaks, "%s: left over", dm->name);
+		assert_clean(&m, dm->name);
+		assert_data(&d, &m, dm->lost, dm->name);
+		if (o->version != 2)
+			ck_assert_msg(!(mem_be64(&m, 72) & QCOW2_INCOMPAT_DIRTY), "%s: still dirty",
+				dm->name);
+		cutfile_free(&m);
+	}
+}
+END_TEST
+
+static void cut_and_repair(const struct damaged *d, const struct cutfile *base,
+	const struct cutfile *m, const struct damage *dm)
+{
+	unsigned seeds = d->h.cluster_size > 512 ? 6 : 24;
+
+	for (unsigned n = 0; n <= m->n_log; n++)
+		for (unsigned seed = 0; seed < seeds; seed++) {
+			struct cutfile cut;
+			struct qcow2_check res;
+			char what[128];
+
+			snprintf(what, sizeof(what), "%s, cut before %u of %u, seed %u", dm->name,
+				n, m->n_log, seed);
+			cutfile_cut(&cut, base, m, n, seed);
+			if (check_run(&cut, QCOW2_FIX_LEAKS | QCOW2_FIX_ERRORS, &res, NULL) != 0)
+				ck_abort_msg("%s: repair failed", what);
+			assert_clean(&cut, what);
+			assert_data(d, &cut, dm->lost, what);
+			cutfile_free(&cut);
+		}
+}
+
+START_TEST(a_cut_repair_can_be_finished)
+{
+	const struct qcow2_create_opts *o = &geometries[_i];
+
+	for (int i = 0; i < n_damages; i++) {
+		struct cutfile m, base;
+		struct qcow2_check res;
+		struct damaged d;
+
+		if (!applies(&damages[i], o))
+			continue;
+		damaged_init(&d, &m, loop, o);
+		damages[i].inflict(&d);
+		cutfile_copy(&base, &m);
+		cutfile_log(&m);
+		ck_assert_int_eq(check_run(&m, QCOW2_FIX_LEAKS | QCOW2_FIX_ERRORS, &res, NULL), 0);
+		cut_and_repair(&d, &base, &m, &damages[i]);
+		cutfile_free(&m);
+		cutfile_free(&base);
+	}
+}
+END_TEST
+
+/* From the first write on until the last, version 3 says that it is dirty. */
+START_TEST(repair_of_errors_runs_under_the_dirty_bit)
+{
+	for (int i = 0; i < n_damages; i++) {
+		struct cutfile m, base;
+		struct qcow2_check res;
+		struct damaged d;
+
+		damaged_init(&d, &m, loop, &geometries[0]);
+		damages[i].inflict(&d);
+		cutfile_copy(&base, &m);
+		cutfile_log(&m);
+		ck_assert_int_eq(check_run(&m, QCOW2_FIX_LEAKS | QCOW2_FIX_ERRORS, &res, NULL), 0);
+		for (unsigned n = 0; n < m.n_log; n++) {
+			struct cutfile cut;
+
+			if (m.log[n].op != FILE_WRITE || m.log[n].off == 0 ||
+				!res.refcounts_rebuilt)
+				continue;
+			cutfile_cut(&cut, &base, &m, n, 1); /* only what was flushed */
+			ck_assert_msg(mem_be64(&cut, 72) & QCOW2_INCOMPAT_DIRTY,
+				"%s: write %u came before the dirty bit was durable",
+				damages[i].name, n);
+			cutfile_free(&cut);
+		}
+		cutfile_free(&m);
+		cutfile_free(&base);
+	}
+}
+END_TEST
+
+START_TEST(every_failing_write_is_passed_on)
+{
+	for (int i = 0; i < n_damages; i++)
+		for (int at = 1;; at++) {
+			struct qcow2_check res;
+			struct damaged d;
+			struct cutfile m;
+			int err;
+
+			damaged_init(&d, &m, loop, &geometries[0]);
+			damages[i].inflict(&d);
+			m.fail_at = at;
+			err = check_run(&m, QCOW2_FIX_LEAKS | QCOW2_FIX_ERRORS, &res, NULL);
+			if (m.fail_at) { /* there were not so many */
+				ck_assert_int_eq(err, 0);
+				cutfile_free(&m);
+				break;
+			}
+			ck_assert_msg(
+				err == -EIO, "%s: failure %d gave %d", damages[i].name, at, err);
+			ck_assert_int_eq(
+				check_run(&m, QCOW2_FIX_LEAKS | QCOW2_FIX_ERRORS, &res, NULL), 0);
+			assert_clean(&m, damages[i].name);
+			cutfile_free(&m);
+		}
+}
+END_TEST
+
+/* What a driver that was cut had reserved ahead, inside the file and past its end. */
+START_TEST(leaks_alone_are_given_back_in_place)
+{
+	struct qcow2_check res;
+	struct damaged d;
+	struct cutfile m;
+	uint64_t end;
+
+	damaged_init(&d, &m, loop, &geometries[0]);
+	end = m.size / 512;
+	mem_resize(&m, m.size + 8 * 512);
+	for (uint64_t i = 0; i < 16; i++)
+		damaged_set_count(&d, end + i, 1);
+	ck_assert_int_eq(check_run(&m, 0, &res, NULL), 0);
+	ck_assert_uint_eq(res.leaks, 8); /* qemu-img sees no more */
+	cutfile_log(&m);
+	ck_assert_int_eq(check_run(&m, QCOW2_FIX_LEAKS, &res, NULL), 0);
+	ck_assert_uint_eq(res.leaks_fixed, 8);
+	ck_assert_uint_eq(res.leaks + res.corruptions, 0);
+	for (uint64_t i = 0; i < 16; i++)
+		ck_assert_uint_eq(
+			qcow2_refcount_get(m.data + d.refblock, (uint32_t)(end + i), 4), 0);
+	for (unsigned n = 0; n < m.n_log; n++)
+		ck_assert_msg(m.log[n].op != FILE_WRITE || m.log[n].off != 0, "header touched");
+	assert_data(&d, &m, 0, "leaks");
+	cutfile_free(&m);
+}
+END_TEST
+
+/* Repair must not hand all data to the allocator because one header field is wrong. */
+START_TEST(a_lost_l1_table_is_not_repaired)
+{
+	struct qcow2_check res;
+	struct damaged d;
+	struct cutfile m;
+
+	damaged_init(&d, &m, loop, &geometries[0]);
+	mem_set_be64(&m, offsetof(struct qcow2_disk_header, l1_offset), 1ULL << 40);
+	cutfile_log(&m);
+	ck_assert_int_eq(check_run(&m, 0, &res, NULL), 0);
+	ck_assert_uint_ge(res.corruptions, 1);
+	ck_assert_int_eq(check_run(&m, QCOW2_FIX_LEAKS, &res, NULL), -EIO);
+	ck_assert_int_eq(check_run(&m, QCOW2_FIX_LEAKS | QCOW2_FIX_ERRORS, &res, NULL), -EIO);
+	ck_assert_uint_eq(m.n_log, 0);
+	cutfile_free(&m);
+}
+END_TEST
+
+START_TEST(a_table_too_small_for_the_file_is_replaced)
+{
+	struct qcow2_check res;
+	struct damaged d;
+	struct cutfile m;
+	uint64_t far;
+
+	/* One table cluster names 64 blocks of 256 counts: 16384 clusters of 512 bytes. */
+	damaged_init(&d, &m, loop, &geometries[0]);
+	far = 40000ULL * 512;
+	mem_resize(&m, far + 512);
+	memset(m.data + far, 'Z', 512);
+	damaged_set_entry(&d, 10, far | QCOW2_OFLAG_COPIED);
+	ck_assert_int_eq(check_run(&m, QCOW2_FIX_LEAKS | QCOW2_FIX_ERRORS, &res, NULL), 0);
+	ck_assert(res.refcounts_rebuilt);
+	assert_clean(&m, "table too small");
+	assert_data(&d, &m, 0, "table too small");
+	ck_assert_uint_gt(mem_be32(&m, offsetof(struct qcow2_disk_header, reftable_clusters)), 1);
+	ck_assert_uint_eq(damaged_entry(&d, 10), far | QCOW2_OFLAG_COPIED);
+	ck_assert_int_eq(m.data[far], 'Z');
+	cutfile_free(&m);
+}
+END_TEST
+
+START_TEST(statistics_are_those_of_qemu_img)
+{
+	struct qcow2_check res;
+	struct damaged d;
+	struct cutfile m;
+
+	damaged_init(&d, &m, loop, &geometries[0]);
+	damaged_set_entry(&d, 20, damaged_entry(&d, 5)); /* out of order: fragmented */
+	damaged_set_entry(&d, 5, 0);
+	ck_assert_int_eq(check_run(&m, 0, &res, NULL), 0);
+	ck_assert_uint_eq(res.allocated_clusters, 6);
+	ck_assert_uint_eq(res.fragmented_clusters, 0);
+	damaged_set_entry(&d, 19, damaged_entry(&d, 4));
+	damaged_set_entry(&d, 4, 0);
+	damaged_set_entry(&d, 0, 0);
+	damaged_set_entry(&d, 30, d.data | QCOW2_OFLAG_COPIED);
+	ck_assert_int_eq(check_run(&m, 0, &res, NULL), 0);
+	ck_assert_uint_eq(res.fragmented_clusters, 1);
+	ck_assert_uint_eq(res.total_clusters, 2048);
+	ck_assert_uint_eq(res.image_end_offset, m.size);
+	cutfile_free(&m);
+}
+END_TEST
+
+/* Counting must cost what is used, not what the file's length allows. */
+START_TEST(compressed_clusters_are_counted_by_their_sectors)
+{
+	struct qcow2_check res;
+	struct damaged d;
+	struct cutfile m;
+	uint64_t off;
+
+	/* 4 KiB clusters: 7 sectors from the middle of data cluster 0 reach into cluster 1. */
+	damaged_init(&d, &m, loop, &geometries[2]);
+	off = d.data + 2048;
+	damaged_set_entry(&d, 9, QCOW2_OFLAG_COMPRESSED | (6ULL << 58) | off);
+	damaged_set_entry(&d, 0, 0);
+	damaged_set_entry(&d, 1, 0);
+	ck_assert_int_eq(check_run(&m, 0, &res, NULL), 0);
+	ck_assert_uint_eq(res.corruptions + res.leaks, 0);
+	ck_assert_uint_eq(res.compressed_clusters, 1);
+	damaged_set_entry(&d, 9, QCOW2_OFLAG_COMPRESSED | (3ULL << 58) | off);
+	ck_assert_int_eq(check_run(&m, 0, &res, NULL), 0);
+	ck_assert_uint_eq(res.leaks, 1);
+	cutfile_free(&m);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("qcow2 check");
+	TCase *t = tcase_create("check");
+	SRunner *r;
+	int failed;
+
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_set_timeout(t, 120);
+	tcase_add_test(t, damage_is_found_and_said);
+	tcase_add_loop_test(t, repair_leaves_nothing_to_find, 0, N_GEOMETRIES);
+	tcase_add_loop_test(t, a_cut_repair_can_be_finished, 0, N_GEOMETRIES);
+	tcase_add_test(t, repair_of_errors_runs_under_the_dirty_bit);
+	tcase_add_test(t, every_failing_write_is_passed_on);
+	tcase_add_test(t, leaks_alone_are_given_back_in_place);
+	tcase_add_test(t, a_lost_l1_table_is_not_repaired);
+	tcase_add_test(t, a_table_too_small_for_the_file_is_replaced);
+	tcase_add_test(t, statistics_are_those_of_qemu_img);
+	tcase_add_test(t, compressed_clusters_are_counted_by_their_sectors);
+	suite_add_tcase(s, t);
+	r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? 1 : 0;
+}
