@@ -88,7 +88,8 @@ struct file {
 	struct file *below;   /* filters */
 	/*
 	 * What O_DIRECT wants of offsets and lengths (align_off), and of memory addresses
-	 * (align_mem); 1 for the page cache.  With the align filter on top, keeping to it is only faster.
+	 * (align_mem); 1 for the page cache.  With the align filter on top, keeping to it is only
+	 * faster.
 	 */
 	uint32_t align_off, align_mem;
 	bool readonly, is_block;
