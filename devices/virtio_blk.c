@@ -17,14 +17,14 @@
 #include "devices/virtio_blk.h"
 #include "devices/virtio_pci.h"
 
-#define BLK_F_SIZE_MAX	 (1ULL << 1)
-#define BLK_F_SEG_MAX	 (1ULL << 2)
-#define BLK_F_RO	 (1ULL << 5)
-#define BLK_F_BLK_SIZE	 (1ULL << 6)
-#define BLK_F_FLUSH	 (1ULL << 9)
-#define BLK_F_TOPOLOGY	 (1ULL << 10)
+#define BLK_F_SIZE_MAX   (1ULL << 1)
+#define BLK_F_SEG_MAX    (1ULL << 2)
+#define BLK_F_RO         (1ULL << 5)
+#define BLK_F_BLK_SIZE   (1ULL << 6)
+#define BLK_F_FLUSH      (1ULL << 9)
+#define BLK_F_TOPOLOGY   (1ULL << 10)
 #define BLK_F_CONFIG_WCE (1ULL << 11)
-#define BLK_F_MQ	 (1ULL << 12)
+#define BLK_F_MQ         (1ULL << 12)
 
 enum { T_IN = 0, T_OUT = 1, T_FLUSH = 4, T_GET_ID = 8 };
 enum { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2 };
@@ -84,7 +84,8 @@ struct vblk {
 	struct disk *disk;
 	char serial[ID_BYTES];
 	unsigned queue_size;
-	bool no_flush; /* the driver cannot flush: acknowledged means durable; set before queues run */
+	bool no_flush; /* the driver cannot flush: acknowledged means durable; set before queues run
+			*/
 	struct vblk_queue *q;
 };
 
@@ -231,8 +232,8 @@ static int parse(struct slot *s)
 		return to_request(s, BLK_READ, le64_get(h.sector), in, n_in, len) ? -1 : S_IOERR;
 	case T_OUT:
 		len = c->out_len - sizeof(h);
-		return to_request(s, BLK_WRITE, le64_get(h.sector), s->iov + first, c->n_out - first,
-			       len)
+		return to_request(s, BLK_WRITE, le64_get(h.sector), s->iov + first,
+			       c->n_out - first, len)
 			       ? -1
 			       : S_IOERR;
 	case T_FLUSH:
@@ -502,7 +503,8 @@ int virtio_blk_create(struct machine_services *s, struct loop *loop, struct disk
 	int err;
 
 	if (queues > VIRTIO_BLK_QUEUES_MAX)
-		return why_set(why, -EINVAL, "queues=%u: at most %d", queues, VIRTIO_BLK_QUEUES_MAX);
+		return why_set(
+			why, -EINVAL, "queues=%u: at most %d", queues, VIRTIO_BLK_QUEUES_MAX);
 	if (o->queue_size && (!is_pow2(o->queue_size) || o->queue_size < 4 ||
 				     o->queue_size > VIRTIO_BLK_QUEUE_SIZE_MAX))
 		return why_set(why, -EINVAL, "queue-size=%u: a power of two from 4 to %d",

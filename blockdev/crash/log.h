@@ -15,9 +15,9 @@
 #define NEVER UINT64_MAX /* tick of something that has not happened */
 
 struct host_op {
-	enum file_op op; /* reads are not recorded */
+	enum file_op op;   /* reads are not recorded */
 	uint64_t off, len; /* bytes */
-	uint8_t *data;	   /* FILE_WRITE */
+	uint8_t *data;     /* FILE_WRITE */
 	uint64_t submitted, completed;
 	int err;
 };

@@ -18,8 +18,8 @@ struct mem_image {
 	const struct mem_image *base; /* read where this has no page; NULL: zeros */
 	uint8_t **pages;
 	uint64_t n_pages; /* in the table */
-	uint64_t size;	  /* bytes */
-	uint64_t *used;	  /* indices of pages that are here, for a quick reset */
+	uint64_t size;    /* bytes */
+	uint64_t *used;   /* indices of pages that are here, for a quick reset */
 	uint64_t n_used, room_used;
 	uint8_t **spare; /* pages to reuse after a reset */
 	uint64_t n_spare, room_spare;

@@ -17,9 +17,9 @@
 struct crash_model {
 	const struct crash_log *log;
 	struct mem_image durable; /* the image with all durable operations */
-	uint64_t at;		  /* the cut's tick */
-	uint64_t epoch;		  /* changes whenever durable does */
-	uint32_t *pending;	  /* indices into log->host, by submission */
+	uint64_t at;              /* the cut's tick */
+	uint64_t epoch;           /* changes whenever durable does */
+	uint32_t *pending;        /* indices into log->host, by submission */
 	uint32_t n_pending, room_pending;
 	uint64_t next; /* host operations before it are durable, pending or failed */
 };
@@ -33,10 +33,10 @@ void model_advance(struct crash_model *m, uint64_t at);
 /* One state: which pending operations happened, and how far. */
 enum fate { FATE_LOST, FATE_WHOLE, FATE_TORN };
 struct crash_choice {
-	uint8_t *fate;	   /* enum fate, by pending operation */
-	uint64_t tear;	   /* seed: which sectors of the torn ones */
-	uint64_t size;	   /* of the file */
-	bool reversed;	   /* overlapping operations in the other order */
+	uint8_t *fate; /* enum fate, by pending operation */
+	uint64_t tear; /* seed: which sectors of the torn ones */
+	uint64_t size; /* of the file */
+	bool reversed; /* overlapping operations in the other order */
 };
 
 /* The file lengths that may be found after the cut; at most max of them.  Returns how many. */

@@ -6,8 +6,8 @@
 #include <string.h>
 #include "blockdev/crash/oracle.h"
 
-#define MIX	0x9E3779B97F4A7C15ULL
-#define UNMIX	0xF1DE83E19937733DULL /* MIX * UNMIX == 1 modulo 2^64 */
+#define MIX     0x9E3779B97F4A7C15ULL
+#define UNMIX   0xF1DE83E19937733DULL /* MIX * UNMIX == 1 modulo 2^64 */
 #define NO_LINK UINT32_MAX
 
 void oracle_fill(void *buf, uint64_t sector, uint32_t version)
@@ -144,7 +144,8 @@ enum verdict oracle_judge(const struct oracle *o, uint64_t sector, const void *c
 const char *verdict_name(enum verdict v)
 {
 	static const char *const names[] = {"legal", "durable data lost",
-		"older than what is durable", "another sector's data", "never written by the guest"};
+		"older than what is durable", "another sector's data",
+		"never written by the guest"};
 
 	return names[v];
 }

@@ -20,15 +20,15 @@
 struct oracle {
 	const struct crash_log *log;
 	uint64_t n_sectors;
-	uint32_t *first;  /* by sector: index into links, or UINT32_MAX */
+	uint32_t *first; /* by sector: index into links, or UINT32_MAX */
 	struct oracle_link {
 		uint32_t op, next;
-	} *links;
+	} * links;
 	uint64_t n_links;
 	uint64_t *runs; /* pairs: first sector, how many */
 	uint64_t n_runs;
 	uint64_t at, horizon; /* writes acknowledged before the horizon are stable */
-	bool live; /* no cut: whatever was acknowledged is what a read must find */
+	bool live;            /* no cut: whatever was acknowledged is what a read must find */
 };
 
 /* The log must be complete.  0 or -ENOMEM. */

@@ -73,6 +73,24 @@ static int mark_dirty(struct qcow2 *q)
 	return err;
 }
 
+/* Does the cluster hold the header or a table?  In a broken image they may count as free. */
+static bool is_table(const struct qcow2 *q, uint64_t cluster)
+{
+	uint64_t at = cluster << q->h.cluster_bits;
+
+	return !cluster ||
+	       ranges_overlap(at, q->h.cluster_size, q->l1.host_off, q->l1.n * 8ULL) ||
+	       ranges_overlap(at, q->h.cluster_size, q->reftable.host_off, q->reftable.n * 8ULL);
+}
+
+static bool run_hits_table(const struct qcow2 *q, const struct run *r)
+{
+	for (uint64_t i = 0; i < r->n; i++)
+		if (is_table(q, r->first + i))
+			return true;
+	return false;
+}
+
 /* Free clusters below q->end; 0 with nothing added if this stretch has none. */
 static int reserve_hole(struct qcow2 *q, uint64_t step)
 {
@@ -89,7 +107,7 @@ static int reserve_hole(struct qcow2 *q, uint64_t step)
 		if (st == REF_FREE && q->n_runs == RUNS_MAX)
 			break;
 		q->hole += r.n;
-		if (st != REF_FREE)
+		if (st != REF_FREE || run_hits_table(q, &r))
 			continue;
 		err = qcow2_refs_set(q, r.first, r.n, 1);
 		if (!err && !q->lazy)

@@ -157,7 +157,8 @@ static int l2_create(struct qcow2 *q, uint64_t off)
 		return err;
 	host_off = r.first << q->h.cluster_bits;
 	if (!r.fresh) {
-		err = iov_transfer(q->fmt.file, FILE_WRITE, &nothing, host_off, q->h.cluster_size, 0, 0);
+		err = iov_transfer(
+			q->fmt.file, FILE_WRITE, &nothing, host_off, q->h.cluster_size, 0, 0);
 		q->fmt.metadata_bytes += q->h.cluster_size;
 		if (err) {
 			qcow2_alloc_add(q, &r);

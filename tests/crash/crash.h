@@ -19,14 +19,15 @@ struct row {
 	struct qcow2_create_opts create; /* .size also for raw */
 	enum cache_mode mode;
 	unsigned depth;
-	unsigned span;	 /* sectors that the work touches, from the start and from the middle */
-	unsigned max;	 /* sectors of one request */
-	unsigned ops;	 /* guest requests in one run */
+	unsigned span; /* sectors that the work touches, from the start and from the middle */
+	unsigned max;  /* sectors of one request */
+	unsigned ops;  /* guest requests in one run */
 	unsigned flush, fua, flip; /* out of 100 requests */
-	bool reopen;	 /* clean close and reopen half way */
-	uint64_t grow;	 /* bytes that the disk grows to while it is worked on; 0: it does not */
-	bool tiny;	 /* metadata caches of the smallest size */
-	unsigned dear;	 /* its states cost this many times the usual: so many fewer of them; 0 is 1 */
+	bool reopen;               /* clean close and reopen half way */
+	uint64_t grow; /* bytes that the disk grows to while it is worked on; 0: it does not */
+	bool tiny;     /* metadata caches of the smallest size */
+	unsigned
+		dear; /* its states cost this many times the usual: so many fewer of them; 0 is 1 */
 };
 extern const struct row rows[];
 extern const unsigned n_rows;
@@ -58,24 +59,25 @@ struct tally {
 	uint64_t faults; /* host failures injected */
 };
 struct explore_opts {
-	uint64_t states; /* about how many for this run */
+	uint64_t states;     /* about how many for this run */
 	uint64_t qemu_every; /* let qemu-img check judge one state in so many; 0: none */
 	const char *scratch; /* directory for that */
 	bool verbose;
 };
-void explore(struct loop *l, const struct run_log *r, const struct explore_opts *o, struct tally *t);
+void explore(
+	struct loop *l, const struct run_log *r, const struct explore_opts *o, struct tally *t);
 /*
  * Cuts during the repair at open: up to first dirty states of the run, and for each of them second
  * states that a cut of its repair leaves.  All must be repairable, with no leak left.
  */
-void explore_repair(struct loop *l, const struct run_log *r, uint64_t first, uint64_t second,
-	struct tally *t);
+void explore_repair(
+	struct loop *l, const struct run_log *r, uint64_t first, uint64_t second, struct tally *t);
 /*
  * Single failures of the host: every n-th operation of each kind, step apart, failing in each way;
  * the run goes on to its end, reads are judged, and the cuts after it.
  */
-void explore_faults(struct loop *l, const struct row *row, uint64_t seed, unsigned step,
-	struct tally *t);
+void explore_faults(
+	struct loop *l, const struct row *row, uint64_t seed, unsigned step, struct tally *t);
 /* One state again: "TICK:SIZE:TEAR:REV:FATES".  Prints the verdict; false: a violation. */
 bool explore_one(struct loop *l, const struct run_log *r, const char *spec);
 

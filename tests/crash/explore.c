@@ -18,7 +18,7 @@
 #include <unistd.h>
 #include "tests/crash/explore.h"
 
-#define EXHAUSTIVE_MAX 12 /* pending operations */
+#define EXHAUSTIVE_MAX 12   /* pending operations */
 #define READ_MAX       2048 /* sectors in one read */
 #define STATES_MIN     6    /* of one situation */
 
@@ -37,7 +37,8 @@ static int read_run(struct judge *j, uint64_t at, uint64_t n)
 	int err = disk_pread(j->d, e->buf, n * SECTOR, at * SECTOR);
 
 	if (err) {
-		snprintf(e->why, sizeof(e->why), "sector %" PRIu64 ": read: %s", at, strerror(-err));
+		snprintf(
+			e->why, sizeof(e->why), "sector %" PRIu64 ": read: %s", at, strerror(-err));
 		return -1;
 	}
 	for (uint64_t s = 0; s < n; s++) {
@@ -62,8 +63,8 @@ static int too_small(struct judge *j, uint64_t at, uint64_t n)
 	for (at = max_u64(at, size); at < j->e->oracle.n_sectors; at++) {
 		if (oracle_judge(&j->e->oracle, at, zeros) == LEGAL)
 			continue;
-		snprintf(j->e->why, sizeof(j->e->why), "sector %" PRIu64 ": the disk ends before it",
-			at);
+		snprintf(j->e->why, sizeof(j->e->why),
+			"sector %" PRIu64 ": the disk ends before it", at);
 		return -1;
 	}
 	return 0;
@@ -107,8 +108,7 @@ bool explorer_dirty(const struct mem_image *m)
 	struct qcow2_disk_header h;
 
 	mem_read(m, &h, sizeof(h), 0);
-	return be32_get(h.version) >= 3 &&
-	       (be64_get(h.incompatible) & QCOW2_INCOMPAT_DIRTY);
+	return be32_get(h.version) >= 3 && (be64_get(h.incompatible) & QCOW2_INCOMPAT_DIRTY);
 }
 
 static bool check_ok(struct explorer *e, bool was_dirty)
@@ -161,7 +161,8 @@ bool explorer_judge(struct explorer *e)
 
 static void print_choice(const struct explorer *e, const struct crash_choice *c)
 {
-	printf("crash --row '%s' --seed %" PRIu64 " --state %" PRIu64 ":%" PRIu64 ":%" PRIu64 ":%d:",
+	printf("crash --row '%s' --seed %" PRIu64 " --state %" PRIu64 ":%" PRIu64 ":%" PRIu64
+	       ":%d:",
 		e->r->row->name, e->r->seed, e->model.at, c->size, c->tear, c->reversed);
 	for (uint32_t i = 0; i < e->model.n_pending; i++)
 		putchar("-+~"[c->fate[i]]);
@@ -196,16 +197,16 @@ static void minimise(struct explorer *e)
 
 static void print_pending(const struct explorer *e)
 {
-	static const char *const ops[] = {"read", "write", "fdatasync", "extend", "punch",
-		"truncate"};
+	static const char *const ops[] = {
+		"read", "write", "fdatasync", "extend", "punch", "truncate"};
 
 	for (uint32_t i = 0; i < e->model.n_pending; i++) {
 		const struct host_op *o = &e->r->log.host[e->model.pending[i]];
 
-		printf("    %c %s %#" PRIx64 "+%#" PRIx64 " submitted %" PRIu64 " completed %" PRId64
-		       "\n",
-			"-+~"[e->c.fate[i]], ops[o->op], o->off, o->len, o->submitted,
-			(int64_t)o->completed);
+		printf("    %c %s %#" PRIx64 "+%#" PRIx64 " submitted %" PRIu64
+		       " completed %" PRId64 "\n",
+			"-+~"[e->c.fate[i]], ops[o->op], o -> off, o -> len, o -> submitted,
+			(int64_t)o -> completed);
 	}
 }
 
@@ -431,7 +432,9 @@ bool explore_one(struct loop *l, const struct run_log *r, const char *spec)
 	model_advance(&e.model, at);
 	oracle_at(&e.oracle, at);
 	for (uint32_t i = 0; i < e.model.n_pending && spec[used]; i++, used++)
-		e.c.fate[i] = spec[used] == '+' ? FATE_WHOLE : spec[used] == '~' ? FATE_TORN : FATE_LOST;
+		e.c.fate[i] = spec[used] == '+'   ? FATE_WHOLE
+			      : spec[used] == '~' ? FATE_TORN
+						  : FATE_LOST;
 	ok = holds(&e, &e.c);
 	printf("%s\n", ok ? "holds" : e.why);
 	print_pending(&e);

@@ -288,6 +288,25 @@ START_TEST(turning_the_cache_off_makes_what_was_acknowledged_durable_first)
 }
 END_TEST
 
+struct grow_call {
+	struct disk *d;
+	uint64_t size;
+};
+
+static int grow_fiber(void *arg)
+{
+	struct grow_call *c = arg;
+
+	return disk_grow(c->d, c->size);
+}
+
+static int grow(struct bed *b, uint64_t size)
+{
+	struct grow_call c = {b->d, size};
+
+	return fiber_run(b->l, grow_fiber, &c);
+}
+
 /* ---- many at once ---- */
 
 struct many {
@@ -420,6 +439,67 @@ START_TEST(a_failed_write_reaches_the_guest_and_harms_nothing_else)
 }
 END_TEST
 
+static int create_lazy_fiber(void *f)
+{
+	struct qcow2_create_opts o = {.size = 128 * MiB, .lazy_refcounts = true};
+
+	return qcow2_create(f, &o, NULL);
+}
+
+static int create_plain_fiber(void *f)
+{
+	struct qcow2_create_opts o = {.size = 128 * MiB};
+
+	return qcow2_create(f, &o, NULL);
+}
+
+/* What a peer pays for the same: 2003 fdatasyncs and 128 MiB of metadata. */
+START_TEST(allocating_writes_in_writethrough_cost_one_fdatasync_and_a_sector)
+{
+	struct disk_stats s;
+	struct file *f;
+	struct bed b;
+
+	memset(&b, 0, sizeof(b));
+	ck_assert_int_eq(loop_new(LOOP_AIO_AUTO, &b.l), 0);
+	mem_init(&b.m);
+	f = bed_file(&b);
+	ck_assert_int_eq(
+		fiber_run(b.l, _i ? create_lazy_fiber : create_plain_fiber, f), 0);
+	file_close(f);
+	bed_open(&b, "qcow2", CACHE_WRITETHROUGH, false);
+	for (uint64_t i = 0; i < 1000; i++)
+		ck_assert_int_eq(call(&b, BLK_WRITE, i * 64 * KiB, 64 * KiB, 0), 0);
+	disk_stats_get(b.d, &s);
+	ck_assert_uint_ge(s.host_fdatasyncs, 1000);
+	ck_assert_uint_le(s.host_fdatasyncs, 1010);
+	ck_assert_uint_eq(s.data_bytes, 1000 * 64 * KiB);
+	ck_assert_uint_le(s.metadata_bytes, MiB);
+	ck_assert_int_eq(disk_close(b.d, NULL), 0);
+	bed_free(&b);
+}
+END_TEST
+
+START_TEST(a_disk_grows_and_keeps_what_it_holds)
+{
+	struct bed b;
+
+	bed_new(&b, formats[_i], CACHE_WRITEBACK);
+	ck_assert_int_eq(call(&b, BLK_WRITE, 15 * MiB, MiB, 0), 0);
+	ck_assert_int_eq(grow(&b, 15 * MiB), -EINVAL);
+	ck_assert_int_eq(grow(&b, 16 * MiB + 100), -EINVAL);
+	ck_assert_int_eq(grow(&b, 64 * GiB), 0);
+	ck_assert_uint_eq(disk_size(b.d), 64 * GiB);
+	ck_assert_int_eq(call(&b, BLK_WRITE, 64 * GiB - MiB, MiB, 0), 0);
+	ck_assert_int_eq(disk_close(b.d, NULL), 0);
+	bed_open(&b, formats[_i], CACHE_WRITEBACK, false);
+	ck_assert_uint_eq(disk_size(b.d), 64 * GiB);
+	ck_assert_int_eq(call(&b, BLK_READ, 64 * GiB - MiB, MiB, 0), 0);
+	ck_assert_int_eq(disk_close(b.d, NULL), 0);
+	bed_free(&b);
+}
+END_TEST
+
 START_TEST(cache_modes_are_known_by_their_names)
 {
 	enum cache_mode m;
@@ -452,6 +532,9 @@ int main(void)
 		t, requests_outside_the_disk_and_writes_to_a_readonly_one_fail, 0, n);
 	tcase_add_loop_test(t, a_failed_fdatasync_is_final, 0, n);
 	tcase_add_loop_test(t, a_failed_write_reaches_the_guest_and_harms_nothing_else, 0, n);
+	tcase_add_loop_test(
+		t, allocating_writes_in_writethrough_cost_one_fdatasync_and_a_sector, 0, 2);
+	tcase_add_loop_test(t, a_disk_grows_and_keeps_what_it_holds, 0, n);
 	tcase_add_test(t, cache_modes_are_known_by_their_names);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
