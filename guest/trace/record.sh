@@ -6,14 +6,14 @@
 # Usage: record.sh [-o OUT.trace.zst] WORKDIR
 #
 # Needs root, Debian 12, its package mirror and 6 GB in WORKDIR.
-# It takes about an hour of two cores, nearly all of it in TCG: no KVM is used, so that the result
+# It takes half an hour of two cores, nearly all of it in TCG: no KVM is used, so that the result
 # does not depend on the host.  Steps that have left their product in WORKDIR are not done again;
 # the recording itself always is.  Packages needed (installed here if missing): see below.
 #
 #   WORKDIR/dl		packages of the installation, from Debian's mirror (debootstrap checks them)
 #   WORKDIR/inst	root of the installing system, with /mirror in it -> inst.img
 #   WORKDIR/vmlinux	Debian's kernel, unpacked from its LZ4 payload: boots by PVH, without a BIOS
-#   WORKDIR/target.img	the installed disk, afterwards
+#   WORKDIR/target.img	the installed disk, afterwards; it is booted once, as the proof
 #   WORKDIR/qemu.log	virtio-blk events in order: tracetool.py makes the trace from it
 #
 # Submissions and completions are logged by virtio-blk itself (QEMU trace events), not behind the
@@ -148,12 +148,31 @@ record() {
 	grep -q 'RECORD .*: DONE' "$work/console.log"
 }
 
+# The proof that what was recorded is an installation: BIOS, GRUB, kernel, login prompt.
+# GRUB's menu stands still without a VGA.
+boot() {
+	local pid
+
+	rm -f "$work/boot.log"
+	timeout 15m qemu-system-x86_64 -M pc -accel tcg,thread=multi -cpu max -smp "$smp" -m 1024 \
+		-nodefaults -nographic -vga std -net none -no-reboot -snapshot \
+		-serial file:"$work/boot.log" -drive if=virtio,format=raw,file="$work/target.img" &
+	pid=$!
+	while kill -0 "$pid" 2> /dev/null && ! grep -qs 'login:' "$work/boot.log"; do
+		sleep 1
+	done
+	kill "$pid" 2> /dev/null || true
+	wait
+	grep 'login:' "$work/boot.log"
+}
+
 [ -d "$work/dl" ] || fetch
 [ -d "$work/inst" ] || make_installer
 make_installer_image
 [ -e "$work/vmlinux" ] || make_kernel
 make_initrd
 record
+boot
 python3 "$here/tracetool.py" compile --disk-bytes $((disk_mib << 20)) --name debian-12-install \
 	"$work/qemu.log" "${out%.zst}"
 python3 "$here/tracetool.py" check --image "$work/target.img" "${out%.zst}"

@@ -2,7 +2,7 @@
 /*
  * slowdisk.c - an nbdkit plugin: a file that answers as slowly as a disk.
  *
- * A guest under TCG runs its own code ten to twenty times slower than a real
+ * A guest under TCG runs its own code many times slower than a real
  * machine, so a disk at its natural speed would have completed nearly every
  * request before the guest came to submit the next one, and the recording
  * would claim that the guest waited where it did not.  Here each request takes
