@@ -135,8 +135,8 @@ static void extend_by_truncate(struct engine *e, struct file_req *r)
 {
 	uint64_t end = r->off + r->len;
 
-	if (end <= e->size || e->file.is_block) {
-		engine_done(e, r, end <= e->size ? 0 : -ENOSPC);
+	if (end <= e->size) {
+		engine_done(e, r, 0);
 		return;
 	}
 	e->stats.truncates++;
@@ -194,7 +194,10 @@ static void extend_done(struct engine *e, struct file_req *r, int64_t res)
 
 static void punch_done(struct engine *e, struct file_req *r, int64_t res)
 {
-	if (r->lop.code == LOOP_FALLOCATE && host_cannot(res)) {
+	/* A device punches whole blocks and nothing beyond its end. */
+	bool refused = host_cannot(res) || (res == -EINVAL && e->file.is_block);
+
+	if (r->lop.code == LOOP_FALLOCATE && refused) {
 		punch_by_writing(e, r);
 	} else if (r->lop.code == LOOP_WRITEV && res > 0) {
 		r->moved += (uint64_t)res;
@@ -275,10 +278,6 @@ static void issue_fallocate(struct engine *e, struct file_req *r, int mode)
 
 static void issue_truncate(struct engine *e, struct file_req *r)
 {
-	if (e->file.is_block) {
-		file_finish(&e->file, r, r->off <= e->size ? 0 : -ENOSPC);
-		return;
-	}
 	e->stats.truncates++;
 	r->lop.code = LOOP_FTRUNCATE;
 	r->lop.len = r->off;
@@ -305,6 +304,10 @@ static void engine_submit(struct file *f, struct file_req *r)
 	}
 	if (f->readonly && r->op != FILE_READ && r->op != FILE_FDATASYNC) {
 		file_finish(f, r, -EBADF);
+		return;
+	}
+	if (f->is_block && (r->op == FILE_EXTEND || r->op == FILE_TRUNCATE)) {
+		file_finish(f, r, end <= e->size ? 0 : -ENOSPC);
 		return;
 	}
 	r->lop = (struct loop_op){.done = host_done, .fd = e->fd};

@@ -350,6 +350,58 @@ START_TEST(what_the_host_cannot_is_done_another_way)
 }
 END_TEST
 
+static int on_a_device(void *arg)
+{
+	struct ctx *c = arg;
+	char buf[3000], in[3000];
+
+	ck_assert(c->f->is_block);
+	ck_assert_uint_eq(file_size(c->f), 8 * MiB);
+	memset(buf, 7, sizeof(buf));
+	ck_assert_int_eq(file_pwrite(c->f, buf, sizeof(buf), 100), 0);
+	ck_assert_int_eq(file_fdatasync(c->f), 0);
+	ck_assert_int_eq(file_extend(c->f, 0, 8 * MiB), 0);
+	ck_assert_int_eq(file_extend(c->f, 8 * MiB, 512), -ENOSPC);
+	ck_assert_int_eq(file_truncate(c->f, 100), 0);
+	ck_assert_int_eq(file_truncate(c->f, 9 * MiB), -ENOSPC);
+	ck_assert_int_eq(file_pwrite(c->f, buf, sizeof(buf), 8 * MiB - 1000), -ENOSPC);
+	ck_assert_int_eq(file_punch(c->f, 1000, 1500), 0);
+	memset(buf + 900, 0, 1500);
+	ck_assert_int_eq(file_pread(c->f, in, sizeof(in), 100), 0);
+	ck_assert_mem_eq(in, buf, sizeof(in));
+	ck_assert_int_eq(file_punch(c->f, 0, 1 * GiB), 0);
+	ck_assert_int_eq(file_pread(c->f, in, sizeof(in), 100), 0);
+	for (size_t i = 0; i < sizeof(in); i++)
+		ck_assert_int_eq(in[i], 0);
+	ck_assert_uint_eq(file_size(c->f), 8 * MiB);
+	return 0;
+}
+
+/* Even _i: page cache, odd: O_DIRECT. */
+START_TEST(a_block_device_keeps_its_size)
+{
+	struct ctx c = {.l = scratch_loop(_i / 2), .path = scratch_file(8 * MiB)};
+	char cmd[400], dev[64] = "";
+	FILE *p;
+
+	snprintf(cmd, sizeof(cmd), "losetup -f --show '%s' 2>/dev/null", c.path);
+	p = popen(cmd, "r");
+	ck_assert_ptr_nonnull(p);
+	if (fscanf(p, "%63s", dev) == 1) {
+		ck_assert_int_eq(file_open(c.l, dev, FILE_RDWR | (_i & 1 ? FILE_DIRECT : 0), &c.f,
+			NULL), 0);
+		ck_assert_int_eq(fiber_run(c.l, on_a_device, &c), 0);
+		file_close(c.f);
+		snprintf(cmd, sizeof(cmd), "losetup -d %s", dev);
+		ck_assert_int_eq(system(cmd), 0);
+	} else {
+		printf("skip a_block_device_keeps_its_size: no loop device to be had\n");
+	}
+	pclose(p);
+	loop_free(c.l);
+}
+END_TEST
+
 START_TEST(helpers)
 {
 	struct iovec iov[2] = {{NULL, 5}, {NULL, 7}};
@@ -379,6 +431,7 @@ int main(void)
 	tcase_add_loop_test(t, create_makes_or_empties_a_file, 0, N_AIO);
 	tcase_add_loop_test(t, what_is_no_disk_is_refused_with_words, 0, N_AIO);
 	tcase_add_loop_test(t, what_the_host_cannot_is_done_another_way, 0, N_AIO);
+	tcase_add_loop_test(t, a_block_device_keeps_its_size, 0, 2 * N_AIO);
 	tcase_add_test(t, helpers);
 	suite_add_tcase(s, t);
 	return scratch_main(s);
