@@ -135,7 +135,8 @@ static FILE *qemu_holds(const char *options)
 	char line[1024];
 	FILE *p;
 
-	snprintf(line, sizeof(line), "qemu-io -f qcow2 %s '%s' >'%s.out' 2>&1", options, path, path);
+	snprintf(line, sizeof(line), "qemu-io -f qcow2 %s '%s' >'%s.out' 2>&1", options, path,
+		path);
 	p = popen(line, "w");
 	ck_assert_ptr_nonnull(p);
 	fputs("length\n", p);

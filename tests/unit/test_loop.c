@@ -3,11 +3,15 @@
  * test_loop.c - each promise of loop.h, on both engines.
  */
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include "tests/support/scratch.h"
 #include "vmm/util/loop.h"
@@ -555,6 +559,36 @@ START_TEST(complete_delivers_later_in_order)
 }
 END_TEST
 
+/* As containers do it. */
+static void forbid_io_uring(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog prog = {.len = ARRAY_SIZE(code), .filter = code};
+
+	ck_assert_int_eq(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+	ck_assert_int_eq(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog), 0);
+}
+
+START_TEST(auto_is_io_uring_and_threads_where_that_is_forbidden)
+{
+	struct loop *l;
+
+	ck_assert_int_eq(loop_new(LOOP_AIO_AUTO, &l), 0);
+	ck_assert_int_eq(loop_aio(l), LOOP_AIO_URING);
+	loop_free(l);
+	forbid_io_uring();
+	ck_assert_int_eq(loop_new(LOOP_AIO_URING, &l), -EPERM);
+	ck_assert_int_eq(loop_new(LOOP_AIO_AUTO, &l), 0);
+	ck_assert_int_eq(loop_aio(l), LOOP_AIO_THREADS);
+	loop_free(l);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("loop");
@@ -581,6 +615,7 @@ int main(void)
 	tcase_add_loop_test(t, timers_run_in_order_not_early_and_not_when_cancelled, 0, N_AIO);
 	tcase_add_loop_test(t, an_idle_loop_makes_one_call_and_a_wake_up_one_more, 0, N_AIO);
 	tcase_add_loop_test(t, complete_delivers_later_in_order, 0, N_AIO);
+	tcase_add_test(t, auto_is_io_uring_and_threads_where_that_is_forbidden);
 	suite_add_tcase(s, t);
 	return scratch_main(s);
 }
