@@ -7,11 +7,13 @@
 #ifndef VMM_GUEST_MEM_H
 #define VMM_GUEST_MEM_H
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include "vmm/util/base.h"
 #include "vmm/util/log.h"
 
 /* RAM below the PCI hole ends here at the latest; the rest continues at 4 GiB. */
-#define GMEM_LOW_END	0xc0000000ULL
+#define GMEM_LOW_END     0xc0000000ULL
 #define GMEM_REGIONS_MAX 2
 
 struct gmem_region {
@@ -22,6 +24,10 @@ struct gmem_region {
 struct gmem {
 	struct gmem_region r[GMEM_REGIONS_MAX];
 	int n;
+	/* guest_mem.c's: who fills in a small machine's memory while it starts */
+	pthread_t filler;
+	bool filling;
+	atomic_bool stop;
 };
 
 /* Anonymous memory, zeroed, 2 MiB aligned.  0 or -errno with words. */
