@@ -156,14 +156,14 @@ void run_help(FILE *f)
 			options_help(f, drive_table, true);
 	}
 	fprintf(f,
-		"\nKeys on a terminal: Ctrl-C ends the machine cleanly (a second one at once), as "
-		"does\nCtrl-A x; Ctrl-A Ctrl-C sends a Ctrl-C to the guest, Ctrl-A Ctrl-A a "
-		"Ctrl-A.\n"
+		"\nKeys on a terminal: Ctrl-C and Ctrl-A x end the machine cleanly (again after "
+		"half "
+		"a\nsecond: at once); Ctrl-A Ctrl-C and Ctrl-A Ctrl-A send the guest the second "
+		"one.\n"
 		"\nExit status: what the guest reports through port 0xf4; 0 after power-off, or "
-		"after a\n"
-		"reset with -no-reboot; 1 if the machine cannot be made as asked or an image "
-		"cannot be\n"
-		"closed; 3 at the time-out; 4 if KVM cannot go on; 128 plus the number of the "
-		"signal\n"
-		"that ended it (130: Ctrl-C). Images are closed clean in every case.\n");
+		"after a\nreset with -no-reboot; 1 if the machine cannot be made as asked or an "
+		"image cannot be\nclosed; 3 at the time-out; 4 if KVM cannot go on; 128 plus the "
+		"number of the signal\nthat ended it (130: Ctrl-C). Images are closed clean unless "
+		"it was "
+		"forced.\n");
 }

@@ -10,9 +10,17 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <unistd.h>
+#include "vmm/util/loop.h"
+
+/*
+ * A signal that follows sooner is the same wish: timeout(1), for one, sends each twice, to the
+ * process and to its group.  Nobody is that fast on a keyboard.
+ */
+#define FORCE_AFTER_NS 500000000ULL
 
 static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
 static _Atomic int watched_fd = -1, came;
+static _Atomic uint64_t came_ns;
 static void (*force_fn)(void);
 
 static void wake(void)
@@ -27,16 +35,27 @@ static void wake(void)
 	}
 }
 
+static bool first_wish(int sig)
+{
+	uint64_t never = 0;
+	int none = 0;
+
+	/* The time first: whoever finds that there was a wish finds when. */
+	atomic_compare_exchange_strong(&came_ns, &never, loop_now_ns());
+	return atomic_compare_exchange_strong(&came, &none, sig);
+}
+
 static void on_signal(int sig)
 {
-	int saved = errno, none = 0;
+	int saved = errno;
 
-	if (!atomic_compare_exchange_strong(&came, &none, sig)) {
+	if (first_wish(sig)) {
+		wake();
+	} else if (loop_now_ns() - atomic_load(&came_ns) > FORCE_AFTER_NS) {
 		if (force_fn)
 			force_fn();
 		_exit(128 + sig);
 	}
-	wake();
 	errno = saved;
 }
 
@@ -69,10 +88,8 @@ int stop_signal(void)
 
 void stop_request(void)
 {
-	int none = 0;
-
-	atomic_compare_exchange_strong(&came, &none, SIGINT);
-	wake();
+	if (first_wish(SIGINT))
+		wake();
 }
 
 void stop_not_here(void)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * stop.h - SIGINT, SIGTERM and SIGHUP: the first asks for a clean end, the second forces one.
+ * stop.h - SIGINT, SIGTERM and SIGHUP: the first asks for a clean end, a later one forces it.
  */
 #ifndef VMM_STOP_H
 #define VMM_STOP_H
@@ -9,7 +9,7 @@
 
 /*
  * From now on fd (an eventfd) is written when one of them comes.  force() runs in the signal
- * handler before the process ends at once, on the second; it may be NULL.
+ * handler before the process ends at once, on a later one; it may be NULL.
  */
 must_check int stop_watch(int fd, void (*force)(void));
 /* The handlers stay, so that a second signal still forces; fd is no longer written. */
