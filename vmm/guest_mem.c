@@ -12,9 +12,9 @@
  */
 #include "vmm/guest_mem.h"
 
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
-#include "vmm/stop.h"
 
 #define HUGE (2 * MiB)
 /* RAM up to this size is filled in: 128 MiB take about 7 ms with huge pages. */
@@ -45,9 +45,11 @@ static void *filler_main(void *arg)
 {
 	struct gmem *m = arg;
 	const struct gmem_region *r = &m->r[0];
+	sigset_t all;
 
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, NULL);
 	pthread_setname_np(pthread_self(), "memory");
-	stop_not_here();
 	/* Advice again; kernels before 5.14 refuse it. */
 	for (uint64_t at = 0; at < r->len && !atomic_load(&m->stop); at += HUGE) {
 		if (madvise((uint8_t *)r->host + at, min_u64(HUGE, r->len - at),
