@@ -44,9 +44,10 @@ static void vector_update_locked(struct msix *m, struct msix_vector *v)
 		v->data = le32_get(data);
 		err = irq_msi_route(v->msi, v->addr, v->data);
 		v->routed = !err;
-		if (err)
+		if (err && !m->warned)
 			log_warn("%s: MSI-X vector %d: %s", m->pci->name, (int)(v - m->v),
 				why_text(NULL, err));
+		m->warned |= err != 0;
 	}
 	if (v->pending && v->routed) {
 		v->pending = false;
@@ -104,7 +105,8 @@ void msix_table_write(struct msix *m, uint64_t off, const void *data, unsigned l
 		/* Of the control word only the mask bit exists. */
 		if (at > ENTRY_CONTROL)
 			continue;
-		m->v[off / MSIX_ENTRY].entry[at] = at == ENTRY_CONTROL ? b[i] & VECTOR_MASKED : b[i];
+		m->v[off / MSIX_ENTRY].entry[at] =
+			at == ENTRY_CONTROL ? b[i] & VECTOR_MASKED : b[i];
 	}
 	for (uint64_t v = first; v <= last && v < m->n; v++)
 		vector_update_locked(m, &m->v[v]);

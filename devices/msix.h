@@ -25,6 +25,7 @@ struct msix {
 	atomic_bool enabled;
 	pthread_mutex_t lock; /* guards all below; a leaf */
 	bool masked;	      /* the whole function */
+	bool warned;	      /* of a route that KVM refused; once, for guests ask for them */
 	struct msix_vector *v;
 };
 
@@ -41,7 +42,7 @@ void msix_pba_read(struct msix *m, uint64_t off, void *data, unsigned len);
 /* The capability's control word may have changed: call after writes and after pci_dev_reset(). */
 void msix_config_written(struct msix *m);
 void msix_reset(struct msix *m);
-/* Sends the message, or notes it while it is masked.  Any thread; a vector that is not there: nothing. */
+/* Sends the message, or notes it while masked; no such vector: nothing.  Any thread. */
 void msix_fire(struct msix *m, unsigned vector);
 
 static inline bool msix_enabled(struct msix *m)

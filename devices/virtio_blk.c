@@ -10,21 +10,26 @@
  *
  * A slot's life: free -> popped -> submitted -> done() -> pushed -> free.  A chain that is not a
  * request skips submission, but is pushed all the same: each comes back exactly once.
+ *
+ * Two reasons to stop while the ring holds more: all slots are in flight (a driver may have as
+ * many requests as there are), and a driver that refills the ring as fast as it is emptied, which
+ * must not keep the loop from its messages.  Either way the queue rings its own doorbell.
  */
 #include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "devices/virtio_blk.h"
 #include "devices/virtio_pci.h"
 
-#define BLK_F_SIZE_MAX   (1ULL << 1)
-#define BLK_F_SEG_MAX    (1ULL << 2)
-#define BLK_F_RO         (1ULL << 5)
-#define BLK_F_BLK_SIZE   (1ULL << 6)
-#define BLK_F_FLUSH      (1ULL << 9)
-#define BLK_F_TOPOLOGY   (1ULL << 10)
+#define BLK_F_SIZE_MAX	 (1ULL << 1)
+#define BLK_F_SEG_MAX	 (1ULL << 2)
+#define BLK_F_RO	 (1ULL << 5)
+#define BLK_F_BLK_SIZE	 (1ULL << 6)
+#define BLK_F_FLUSH	 (1ULL << 9)
+#define BLK_F_TOPOLOGY	 (1ULL << 10)
 #define BLK_F_CONFIG_WCE (1ULL << 11)
-#define BLK_F_MQ         (1ULL << 12)
+#define BLK_F_MQ	 (1ULL << 12)
 
 enum { T_IN = 0, T_OUT = 1, T_FLUSH = 4, T_GET_ID = 8 };
 enum { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2 };
@@ -74,6 +79,7 @@ struct vblk_queue {
 	struct list free;
 	unsigned in_flight;
 	bool running;
+	bool starved;   /* a chain may be waiting for a free slot */
 	sem_t *stopped; /* somebody waits for in_flight to reach 0 */
 };
 
@@ -84,8 +90,8 @@ struct vblk {
 	struct disk *disk;
 	char serial[ID_BYTES];
 	unsigned queue_size;
-	bool no_flush; /* the driver cannot flush: acknowledged means durable; set before queues run
-			*/
+	bool no_flush; /* the driver cannot flush: acknowledged means durable */
+	bool warned;   /* about a cache bit that did not change: a guest must not fill the log */
 	struct vblk_queue *q;
 };
 
@@ -128,19 +134,36 @@ static void irq_work(struct loop_work *w)
 		virtio_pci_queue_irq(&q->dev->v, q->index);
 }
 
+/* serve() again in a later turn. */
+static void ring_own_bell(struct vblk_queue *q)
+{
+	static const uint64_t one = 1;
+	ssize_t n = write(q->kick.fd, &one, sizeof(one));
+
+	(void)n; /* EAGAIN: it is ringing already */
+}
+
+/*
+ * The length counts from the first byte for the device to write and may be too small, never too
+ * large (2.7.8.2): after an error only a lone status byte is sure to have been written.
+ */
 static void give_back(struct slot *s, uint8_t status)
 {
 	struct vblk_queue *q = s->q;
+	uint32_t len = s->chain.in_len == 1;
 
+	if (status == S_OK)
+		len = s->in_bytes + 1;
 	if (s->chain.last)
 		*s->chain.last = status;
-	virtq_push(&q->vq, s->chain.head,
-		(status == S_OK ? s->in_bytes : 0) + (s->chain.last ? 1 : 0));
+	virtq_push(&q->vq, s->chain.head, s->chain.last ? len : 0);
 	list_add(&q->free, &s->link);
 	loop_defer(q->dev->loop, &q->irq);
+	if (q->starved) {
+		q->starved = false;
+		ring_own_bell(q);
+	}
 }
-
-static void serve(struct vblk_queue *q);
 
 static void request_done(struct blk_req *r, int err)
 {
@@ -149,9 +172,7 @@ static void request_done(struct blk_req *r, int err)
 
 	give_back(s, err ? S_IOERR : S_OK);
 	q->in_flight--;
-	if (q->running)
-		return;
-	if (!q->in_flight && q->stopped) {
+	if (!q->running && !q->in_flight && q->stopped) {
 		loop_undefer(&q->irq);
 		sem_post(q->stopped);
 	}
@@ -216,12 +237,13 @@ static int parse(struct slot *s)
 {
 	struct virtq_chain *c = &s->chain;
 	struct iovec *in = s->iov + c->n_out;
-	unsigned first = 0, n_in = c->n_in;
+	unsigned first = 0, n_in = c->n_in, n_out;
 	struct blk_hdr h;
 	uint64_t len;
 
 	s->in_bytes = 0;
-	/* Without a byte for the status there is nothing to say it with. */
+	if (!c->last) /* nothing to say it with */
+		virtio_pci_needs_reset(&s->q->dev->v);
 	if (c->bad || !c->last || !take_front(s->iov, &first, c->n_out, &h, sizeof(h)))
 		return S_IOERR;
 	if (--in[n_in - 1].iov_len == 0)
@@ -232,10 +254,10 @@ static int parse(struct slot *s)
 		return to_request(s, BLK_READ, le64_get(h.sector), in, n_in, len) ? -1 : S_IOERR;
 	case T_OUT:
 		len = c->out_len - sizeof(h);
-		return to_request(s, BLK_WRITE, le64_get(h.sector), s->iov + first,
-			       c->n_out - first, len)
-			       ? -1
-			       : S_IOERR;
+		n_out = c->n_out - first;
+		return to_request(s, BLK_WRITE, le64_get(h.sector), s->iov + first, n_out, len)
+			? -1
+			: S_IOERR;
 	case T_FLUSH:
 		return to_request(s, BLK_FLUSH, 0, NULL, 0, 0) ? -1 : S_IOERR;
 	case T_GET_ID:
@@ -248,20 +270,20 @@ static int parse(struct slot *s)
 
 static bool serve_one(struct vblk_queue *q)
 {
-	struct list *n = q->free.next;
 	struct slot *s;
 	int got, status;
 
-	if (n == &q->free)
-		return false; /* every descriptor is in flight: a driver cannot have more */
-	s = list_entry(n, struct slot, link);
+	q->starved = list_empty(&q->free);
+	if (q->starved)
+		return false;
+	s = list_first(&q->free, struct slot, link);
 	s->chain.iov = s->iov;
 	got = virtq_pop(&q->vq, &s->chain);
 	if (got < 0)
 		virtio_pci_needs_reset(&q->dev->v);
 	if (got <= 0)
 		return false;
-	list_del(n);
+	list_del(&s->link);
 	status = parse(s);
 	if (status >= 0) {
 		give_back(s, (uint8_t)status);
@@ -274,11 +296,17 @@ static bool serve_one(struct vblk_queue *q)
 
 static void serve(struct vblk_queue *q)
 {
+	unsigned left = q->dev->queue_size;
+
 	virtq_hush(&q->vq);
 	do {
-		while (serve_one(q))
-			;
-	} while (!list_empty(&q->free) && virtq_listen(&q->vq));
+		while (serve_one(q)) {
+			if (--left == 0) {
+				ring_own_bell(q);
+				return;
+			}
+		}
+	} while (virtq_listen(&q->vq) && !q->starved);
 }
 
 static void kicked(struct loop_poll *p)
@@ -296,6 +324,7 @@ static void start_on_loop(struct loop_msg *m)
 	struct ask *a = container_of(m, struct ask, msg);
 	struct vblk_queue *q = a->q;
 
+	q->starved = false;
 	a->err = virtq_start(&q->vq, a->b->v.services->mem, a->layout);
 	if (!a->err)
 		a->err = loop_poll_add(a->b->loop, &q->kick);
@@ -341,7 +370,7 @@ static void queue_stop(struct virtio_pci *v, unsigned i)
 
 static bool features_ok(struct virtio_pci *v)
 {
-	/* 5.2.6.2: a driver that cannot flush must not need to. */
+	/* 5.2.6.2, 5.2.5.2: a driver that cannot flush must not need to, and reads writeback 0. */
 	vblk_of(v)->no_flush = !(v->features & BLK_F_FLUSH);
 	return true;
 }
@@ -367,9 +396,12 @@ static void set_wce(struct vblk *b, bool enable)
 	struct ask a = {.wce = {.enable = enable}};
 	int err = ask(b, &a, wce_on_loop);
 
-	if (err)
+	if (err && !b->warned) {
+		b->warned = true;
 		log_warn("%s: the write cache stays %s: %s", disk_path(b->disk),
-			disk_wce(b->disk) ? "on" : "off", why_text(NULL, err));
+			disk_wce(b->disk) ? "on" : "off",
+			err == -EPERM ? "cache=unsafe" : why_text(NULL, err));
+	}
 }
 
 static void config_get(struct virtio_pci *v, uint8_t image[VIRTIO_CONFIG_MAX])
@@ -395,6 +427,9 @@ static void config_set(struct virtio_pci *v, unsigned off, const uint8_t *p, uns
 	unsigned at = offsetof(struct blk_config, writeback);
 
 	if (!(v->features & BLK_F_CONFIG_WCE) || off > at || at - off >= len)
+		return;
+	/* A driver that cannot flush has writethrough, whatever it asks for. */
+	if (vblk_of(v)->no_flush)
 		return;
 	/* The vCPU waits here: what it reads back is what is true. */
 	if (disk_wce(vblk_of(v)->disk) != (p[at - off] & 1))
@@ -503,8 +538,8 @@ int virtio_blk_create(struct machine_services *s, struct loop *loop, struct disk
 	int err;
 
 	if (queues > VIRTIO_BLK_QUEUES_MAX)
-		return why_set(
-			why, -EINVAL, "queues=%u: at most %d", queues, VIRTIO_BLK_QUEUES_MAX);
+		return why_set(why, -EINVAL, "queues=%u: at most %d", queues,
+			VIRTIO_BLK_QUEUES_MAX);
 	if (o->queue_size && (!is_pow2(o->queue_size) || o->queue_size < 4 ||
 				     o->queue_size > VIRTIO_BLK_QUEUE_SIZE_MAX))
 		return why_set(why, -EINVAL, "queue-size=%u: a power of two from 4 to %d",

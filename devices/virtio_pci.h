@@ -65,7 +65,7 @@ struct virtio_pci {
 	_Atomic uint8_t status;
 	_Atomic uint16_t config_vector;
 	unsigned pci_cfg_cap;
-	pthread_mutex_t irq_lock; /* guards isr and what follows from it; before the pci's leaf lock */
+	pthread_mutex_t irq_lock; /* guards isr and what follows; before the pci's leaf lock */
 	uint8_t isr;
 	pthread_mutex_t lock; /* guards all below, and the queues' registers; held over callbacks */
 	uint64_t features;    /* the driver's choice */
