@@ -149,7 +149,7 @@ int virtq_pop(struct virtq *q, struct virtq_chain *c)
 	if (q->broken)
 		return -EINVAL;
 	if (q->last_avail == q->avail_idx) {
-		/* Pairs with the driver's barrier before it raises idx: what idx covers is there. */
+		/* Pairs with the driver's barrier before it raises idx: what it covers is there. */
 		uint16_t idx = ring_load(q->avail + RING_IDX, memory_order_acquire);
 
 		if ((uint16_t)(idx - q->last_avail) > q->size) {
