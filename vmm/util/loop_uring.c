@@ -10,6 +10,11 @@
  * thread and run in another gets a new ring when the first turn there begins; that is
  * allowed because nothing but polls can be in flight then, and they are armed again.
  *
+ * Before it sleeps while operations are in flight, the loop watches the ring for a moment: on
+ * a fast device the answer comes sooner than a sleeping thread wakes up (4 KiB O_DIRECT reads,
+ * one at a time: 60 us instead of 100).  Where that fails it is tried ever more rarely, so
+ * that slow devices, flushes and idle drives cost no CPU.
+ *
  * Polls.  An eventfd gets a multishot poll, which tells of every signal without being
  * armed again.  Other descriptors get one-shot polls, armed again with the next enter after
  * fn had its chance to read; so they are level-triggered.  The kernel may still
@@ -18,11 +23,15 @@
 #include <liburing.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <unistd.h>
 #include "vmm/util/loop_int.h"
 
 #define SQ_ENTRIES 128 /* more in one turn cost a second enter */
 #define CQ_ENTRIES 1024
 #define OPS_MAX	   768 /* in the kernel at once; the rest of the CQ is for polls and cancels */
+
+#define SPIN_NS	     50000 /* about what going to sleep and waking up costs */
+#define SPIN_SKIP_MAX 255  /* sleeps without a try after many tries in vain */
 
 /* Kernel 6.9; not in the headers of liburing 2.3. */
 #define OP_FTRUNCATE 55
@@ -35,6 +44,8 @@ struct uring {
 	uint64_t owner; /* thread_id() */
 	bool open, wake_armed, has_ftruncate;
 	unsigned n_ops; /* in the kernel */
+	unsigned skip, penalty; /* sleeps until the next spin; the same after the next failure */
+	bool one_cpu; /* then whoever we wait for needs it */
 	struct list ops;     /* loop_op not yet in the ring */
 	struct list polls;   /* poll_entry, all */
 	struct list to_arm, to_cancel; /* poll_entry.todo */
@@ -253,6 +264,43 @@ static void reap(struct loop *l, struct uring *u)
 	io_uring_cq_advance(&u->ring, n);
 }
 
+/* The kernel has completions that become CQEs when we enter. */
+static bool kernel_has_more(struct uring *u)
+{
+	unsigned flags = __atomic_load_n(u->ring.sq.kflags, __ATOMIC_RELAXED);
+
+	return flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
+}
+
+/* True if something came while we looked. */
+static bool spin(struct loop *l, struct uring *u)
+{
+	uint64_t end;
+
+	if (!u->n_ops || u->one_cpu)
+		return false;
+	if (u->skip) {
+		u->skip--;
+		return false;
+	}
+	if (io_uring_sq_ready(&u->ring)) {
+		l->syscalls++;
+		if (io_uring_submit(&u->ring) < 0)
+			return false;
+	}
+	end = loop_now_ns() + SPIN_NS;
+	while (!io_uring_cq_ready(&u->ring) && !kernel_has_more(u)) {
+		if (loop_now_ns() > end) {
+			u->penalty = (unsigned)min_u64(2 * u->penalty + 1, SPIN_SKIP_MAX);
+			u->skip = u->penalty;
+			return false;
+		}
+		__builtin_ia32_pause();
+	}
+	u->penalty /= 2;
+	return true;
+}
+
 static int ring_wait(struct uring *u, uint64_t deadline_ns)
 {
 	struct __kernel_timespec ts;
@@ -271,7 +319,6 @@ static int ring_wait(struct uring *u, uint64_t deadline_ns)
 static int uring_enter(struct loop *l, bool sleep, uint64_t deadline_ns)
 {
 	struct uring *u = l->priv;
-	unsigned flags;
 	int ret = 0;
 
 	if (!u->open || u->owner != thread_id()) {
@@ -280,12 +327,10 @@ static int uring_enter(struct loop *l, bool sleep, uint64_t deadline_ns)
 			return ret;
 	}
 	fill(l, u);
-	flags = __atomic_load_n(u->ring.sq.kflags, __ATOMIC_RELAXED);
-	if (sleep && !io_uring_cq_ready(&u->ring)) {
+	if (sleep && !io_uring_cq_ready(&u->ring) && !spin(l, u)) {
 		l->syscalls++;
 		ret = ring_wait(u, deadline_ns);
-	} else if (io_uring_sq_ready(&u->ring) ||
-		   (flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW))) {
+	} else if (io_uring_sq_ready(&u->ring) || kernel_has_more(u)) {
 		l->syscalls++;
 		ret = io_uring_submit_and_get_events(&u->ring);
 	}
@@ -377,6 +422,7 @@ int loop_uring_open(struct loop *l)
 		free(u);
 		return err;
 	}
+	u->one_cpu = sysconf(_SC_NPROCESSORS_ONLN) == 1;
 	u->has_ftruncate = knows_ftruncate(u);
 	list_init(&u->ops);
 	list_init(&u->polls);
