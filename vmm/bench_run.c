@@ -210,7 +210,7 @@ static void sluice_args(struct args *a, const struct bench *b, const struct benc
 	arg(a, "-initrd");
 	arg(a, "%s", TRACE_FILE);
 	arg(a, "-append");
-	arg(a, "install verify tsc_khz=%llu%s%s", (unsigned long long)b->tsc_khz,
+	arg(a, "install verify verify=written tsc_khz=%llu%s%s", (unsigned long long)b->tsc_khz,
 		r->bus->guest_word[0] ? " " : "", r->bus->guest_word);
 	arg(a, "-m");
 	arg(a, "%lluM", (unsigned long long)b->memory_mib);
@@ -229,7 +229,7 @@ static void qemu_args(struct args *a, const struct bench *b, const struct bench_
 	args_split(a, "qemu-system-x86_64 -accel kvm -M pc -bios qboot.rom -nodefaults -no-reboot "
 		      "-display none -device isa-debug-exit,iobase=0xf4,iosize=4 -serial stdio "
 		      "-kernel " GUEST_FILE " -initrd " TRACE_FILE " -append");
-	arg(a, "install verify tsc_khz=%llu%s%s", (unsigned long long)b->tsc_khz,
+	arg(a, "install verify verify=written tsc_khz=%llu%s%s", (unsigned long long)b->tsc_khz,
 		r->bus->guest_word[0] ? " " : "", r->bus->guest_word);
 	arg(a, "-m");
 	arg(a, "%lluM", (unsigned long long)b->memory_mib);
