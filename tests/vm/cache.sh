@@ -96,7 +96,8 @@ done
 for seed in 1 2 3 4; do
 	"$SLUICE" img create -q -f qcow2 hostile.img 64M
 	timeout 110 "$SLUICE" run -kernel @guest -append "hostile seed=$seed count=250" \
-		-drive file=hostile.img,format=qcow2 -serial stdio -timeout 100 >out 2>err </dev/null
+		-drive file=hostile.img,format=qcow2 -serial stdio -timeout 100 \
+		>out 2>err </dev/null
 	verdict "a hostile driver, seed $seed" $?
 	"$SLUICE" img check -q hostile.img >out 2>err
 	verdict "its image is clean, seed $seed" $?

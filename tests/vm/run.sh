@@ -25,7 +25,8 @@ ends() {
 	shift 3
 	timeout 30 "$SLUICE" run "$@" >out 2>err </dev/null
 	got=$?
-	[ $got -eq "$want" ] && if [ -n "$words" ]; then grep -qF -e "$words" err; else [ ! -s err ]; fi
+	[ $got -eq "$want" ] &&
+		if [ -n "$words" ]; then grep -qF -e "$words" err; else [ ! -s err ]; fi
 	verdict "$name (status $got)" $?
 }
 
@@ -36,7 +37,8 @@ kernel() {
 		echo '.text; .globl _start; _start:'
 		cat
 	} >"$1.s"
-	cc -m32 -nostdlib -static -no-pie -Wl,-N,-Ttext-segment=0x100000,--build-id=none,-z,noexecstack \
+	cc -m32 -nostdlib -static -no-pie -Wl,-N,-Ttext-segment=0x100000 \
+		-Wl,--build-id=none,-z,noexecstack \
 		-o "$1" "$1.s" 2>>cc.log
 }
 
@@ -210,7 +212,8 @@ END
 	[ "$(cat rc)" -eq 13 ] && [ -e mode ]
 	verdict "keys reach the guest untranslated" $?
 	for s in ABRT SEGV TERM; do
-		in_terminal '' "timeout --preserve-status --foreground -s $s 1 \$SLUICE run -kernel halt"
+		in_terminal '' \
+			"timeout --preserve-status --foreground -s $s 1 \$SLUICE run -kernel halt"
 		[ "$(cat rc)" -ge 128 ] && [ -e mode ]
 		verdict "SIG$s puts the terminal back" $?
 	done
@@ -221,7 +224,8 @@ fi
 # /dev/kvm missing, useless or forbidden, in a mount namespace where that is permitted.
 if unshare -m true 2>/dev/null; then
 	unshare -m sh -c 'mount -t tmpfs none /dev && exec "$SLUICE" run -kernel status7' >out 2>err
-	[ $? -eq 1 ] && grep -q '/dev/kvm is missing: load the module' err && [ "$(wc -l <err)" -eq 1 ]
+	[ $? -eq 1 ] && grep -q '/dev/kvm is missing: load the module' err &&
+		[ "$(wc -l <err)" -eq 1 ]
 	verdict "no /dev/kvm: one line says what to do" $?
 	unshare -m sh -c 'mount --bind /dev/zero /dev/kvm && exec "$SLUICE" run -kernel status7' \
 		>out 2>err </dev/null
