@@ -58,11 +58,9 @@ BENCH_BIN := $(patsubst tests/bench/%.c,$(B)/tests/bench/%,$(wildcard tests/benc
 all: $(B)/sluice
 
 # The test guest that is built into the program: guest/guest.mk makes $(B)/guest/guest.elf.
--include guest/guest.mk
-EMBED_GUEST := $(if $(wildcard guest/guest.mk),$(B)/guest/guest.elf,$(B)/vmm/empty)
-EMBED_TRACE := $(or $(wildcard guest/trace/debian-install.trace.zst),$(B)/vmm/empty)
-$(B)/vmm/empty:
-	$(Q)mkdir -p $(@D) && : >$@
+include guest/guest.mk
+EMBED_GUEST := $(B)/guest/guest.elf
+EMBED_TRACE := guest/trace/debian-install.trace.zst
 $(B)/vmm/embed.o: $(EMBED_GUEST) $(EMBED_TRACE)
 $(B)/vmm/embed.o: CPPFLAGS += -DEMBED_GUEST='"$(EMBED_GUEST)"' -DEMBED_TRACE='"$(EMBED_TRACE)"'
 

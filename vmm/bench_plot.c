@@ -90,7 +90,8 @@ static void write_script(FILE *f, const struct bench *b)
 		   "set ylabel 'seconds (less is better)'\n"
 		   "set yrange [0:*]\nset grid ytics lc rgb '#dddddd'\nset border 3\n"
 		   "set xrange [-0.6:%.1f]\nset xtics nomirror scale 0\nset ytics nomirror\n"
-		   "set style data histograms\nset style fill solid border rgb 'white'\n"
+		   "set style data histograms\nset style fill solid noborder\n"
+		   "set errorbars 0.6 front lc rgb 'black'\n"
 		   "set style histogram %s\nset boxwidth 0.9\n"
 		   "set key outside bottom center horizontal\nplot",
 		lines - 0.4, b->o.repeats > 1 ? "errorbars gap 1 lw 1" : "clustered gap 1");
