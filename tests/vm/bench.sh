@@ -20,7 +20,8 @@ plot=
 command -v gnuplot >/dev/null && plot="--plot r.svg"
 mkdir images
 # shellcheck disable=SC2086 # two words or none
-"$SLUICE" bench install --modes writethrough --dir images --json r.json $plot >out 2>err
+"$SLUICE" bench install --modes writethrough --formats raw,qcow2,qcow2+lazy \
+	--dir images --json r.json $plot >out 2>err
 verdict "the install runs on each format in writethrough" $?
 [ "$(grep -c '^writethrough ' out)" -eq 3 ] && [ ! -s err ]
 verdict "one row per format, and nothing else on standard error" $?
