@@ -26,8 +26,8 @@ struct row {
 	bool reopen;               /* clean close and reopen half way */
 	uint64_t grow; /* bytes that the disk grows to while it is worked on; 0: it does not */
 	bool tiny;     /* metadata caches of the smallest size */
-	unsigned
-		dear; /* its states cost this many times the usual: so many fewer of them; 0 is 1 */
+	unsigned junk; /* free clusters, not empty, at the end of the new image */
+	unsigned dear; /* states cost this many times the usual: that many fewer; 0 is 1 */
 };
 extern const struct row rows[];
 extern const unsigned n_rows;

@@ -2,8 +2,8 @@
 /*
  * main.c - the crash explorer's command line.
  *
- *   crash [--states N] [--seeds N] [--row NAME] [--repairs N] [--faults STEP] [--qemu DIR] explore
- *   crash --row NAME --seed S --state SPEC                      one state again
+ *   crash [--states N] [--seeds N] [--row NAME] [--repairs N] [--faults STEP] [--until-caught]
+ * [--qemu DIR] explore crash --row NAME --seed S --state SPEC                      one state again
  *
  * Prints a line per row: states, what they cost in flushes and bytes, violations.
  */
@@ -17,12 +17,13 @@
 struct args {
 	uint64_t states, seeds, seed, repairs, faults;
 	const char *row, *state, *qemu;
+	bool until_caught; /* end with the first row that fails */
 };
 
 static int usage(void)
 {
 	fprintf(stderr, "usage: crash [--states N] [--seeds N] [--row NAME] [--repairs N] "
-			"[--faults STEP] [--qemu DIR]\n"
+			"[--faults STEP] [--until-caught] [--qemu DIR]\n"
 			"       crash --row NAME --seed S --state SPEC\n");
 	return 2;
 }
@@ -31,8 +32,8 @@ static int parse(int argc, char **argv, struct args *a)
 {
 	static const struct option opts[] = {{"states", 1, NULL, 'n'}, {"seeds", 1, NULL, 's'},
 		{"row", 1, NULL, 'r'}, {"seed", 1, NULL, 'S'}, {"state", 1, NULL, 'x'},
-		{"qemu", 1, NULL, 'q'}, {"repairs", 1, NULL, 'R'}, {"faults", 1, NULL, 'F'},
-		{NULL, 0, NULL, 0}};
+		{"qemu", 1, NULL, 'q'}, {"repairs", 1, NULL, 'R'}, {"until-caught", 0, NULL, 'u'},
+		{"faults", 1, NULL, 'F'}, {NULL, 0, NULL, 0}};
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", opts, NULL)) != -1) {
@@ -45,6 +46,9 @@ static int parse(int argc, char **argv, struct args *a)
 			break;
 		case 'S':
 			a->seed = strtoull(optarg, NULL, 0);
+			break;
+		case 'u':
+			a->until_caught = true;
 			break;
 		case 'F':
 			a->faults = strtoull(optarg, NULL, 0);
@@ -131,6 +135,8 @@ int main(int argc, char **argv)
 			return ok ? 0 : 1;
 		}
 		do_row(l, &rows[i], &a, &sum);
+		if (a.until_caught && sum.violations)
+			break;
 	}
 	loop_free(l);
 	if (!any)

@@ -154,6 +154,17 @@ static int create_fiber(void *arg)
 	return qcow2_create(a->f, &a->row->create, NULL);
 }
 
+/* Free clusters with something in them, as a discard or a repair leaves them. */
+static void add_junk(struct mem_image *m, uint64_t bytes)
+{
+	uint8_t sector[SECTOR];
+
+	for (uint64_t at = 0; at < bytes; at += SECTOR) {
+		oracle_fill(sector, 0xdead, 0xbad);
+		mem_write(m, sector, SECTOR, m->size, true);
+	}
+}
+
 static void create(struct loop *l, const struct row *row, struct mem_image *m)
 {
 	struct create_args a = {.row = row};
@@ -165,6 +176,7 @@ static void create(struct loop *l, const struct row *row, struct mem_image *m)
 	must(memfile_open(l, m, 0, &a.f), "memfile");
 	must(fiber_run(l, create_fiber, &a), "create");
 	file_close(a.f);
+	add_junk(m, row->junk * (uint64_t)(row->create.cluster_size));
 }
 
 /* false: the (failing) host did not let it. */
