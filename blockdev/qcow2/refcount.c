@@ -52,7 +52,8 @@ int qcow2_refs_set(struct qcow2 *q, uint64_t first, uint64_t n, uint64_t value)
 
 		if (err)
 			return err;
-		assert(off);
+		if (!off)
+			return qcow2_broken(q, "no refcount block for cluster", first);
 		err = cache_get(&q->refs, off, &s);
 		if (err)
 			return err;
@@ -172,7 +173,7 @@ static void place_blocks(struct qcow2 *q, const struct layout *y, bool undo)
 	for (; placed < y->blocks && i < q->reftable.n; i++) {
 		uint64_t host = (y->start + placed) << q->h.cluster_bits;
 
-		if (be64_get(q->reftable.e[i]) != (undo ? host : 0))
+		if (undo ? be64_get(q->reftable.e[i]) != host : block_off(q, i) != 0)
 			continue;
 		mem_table_set(&q->reftable, (uint32_t)i, undo ? 0 : host, 0);
 		if (undo)
