@@ -89,7 +89,8 @@ static void make_request(const struct step *s)
 	uint64_t v = le64_get(s->v);
 
 	blk_put(&b, s->a & 1, le16_get(s->off) % (RING - 2), types[v % 8],
-		(v >> 8) % (BLK_SECTORS + 8), DATA + (v >> 24) % 60000, (uint32_t)((v >> 40) % 9) * SECTOR);
+		(v >> 8) % (BLK_SECTORS + 8), DATA + (v >> 24) % 60000,
+		(uint32_t)((v >> 40) % 9) * SECTOR);
 }
 
 static void register_access(const struct step *s)
