@@ -26,7 +26,7 @@ LDLIBS  += -luring -ljansson -lz -lzstd -pthread
 # (peers to compare with; a test skips what is missing).
 BUILD_PKGS := gcc libc6-dev make pkg-config liburing-dev libjansson-dev zlib1g-dev libzstd-dev
 UNIT_PKGS  := check
-TEST_PKGS  := qemu-utils qemu-system-x86 gnuplot-nox python3 strace
+TEST_PKGS  := qemu-utils qemu-system-x86 gnuplot-nox python3 strace zstd
 
 UTIL_SRC  := $(wildcard vmm/util/*.c)
 BLK_SRC   := $(wildcard blockdev/*.c blockdev/file/*.c blockdev/qcow2/*.c blockdev/crash/*.c)

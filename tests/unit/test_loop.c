@@ -183,8 +183,9 @@ START_TEST(all_submissions_of_a_turn_enter_with_one_system_call)
 		t[i].op.direct = true;
 		loop_submit(l, &t[i].op);
 	}
+	/* Without waiting: on some file systems (overlayfs) a wait takes a second one. */
 	before = loop_syscalls(l);
-	ck_assert_int_eq(loop_turn(l, true), 0);
+	ck_assert_int_eq(loop_turn(l, false), 0);
 	ck_assert_int_eq(loop_syscalls(l) - before, 1);
 	for (int i = 0; i < 32; i++)
 		turn_until(l, &t[i].runs, 1);
