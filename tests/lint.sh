@@ -37,6 +37,7 @@ list=$(files | grep -E '(^|/)(Makefile|README\.md|ARCHITECTURE\.md)$|\.(c|h|S|sh
 awk -v rules="$rules" '
 BEGIN {
 	FILE_MAX = 700; FUNC_MAX = 70; LINE_MAX = 100
+	one_string = "^[ \t]*\047.*\047$"
 	later = "(^|[^A-Za-z])(TO" "DO|FIX" "ME|X" "XX)([^A-Za-z]|$)"
 	n = split(rules, row, "\n")
 	for (i = 1; i <= n; i++)
@@ -80,7 +81,8 @@ code {
 	while ((i = index(s, "\t"))) {
 		wide += i - 1; wide += 8 - wide % 8; s = substr(s, i + 1)
 	}
-	if (wide + length(s) > LINE_MAX)
+	# A line that is one quoted string of a script cannot be broken.
+	if (wide + length(s) > LINE_MAX && !(FILENAME ~ /\.sh$/ && $0 ~ one_string))
 		bad("longer than " LINE_MAX " columns")
 }
 c && /^#[ \t]*include[ \t]*"/ { split($0, q, "\""); check_include(q[2], 0) }

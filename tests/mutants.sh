@@ -1,9 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# mutants.sh - tests the tests: takes out each ordering point of the block layer, one at a time, rebuilds,
-# and shows that the crash explorer notices.  A point whose removal nobody notices is either a
-# workload that is missing or a flush that is not needed.
+# mutants.sh - tests the tests: takes out each ordering point of the block layer, one at a time,
+# rebuilds, and shows that the crash explorer notices.  A point whose removal nobody notices is
+# either a workload that is missing or a flush that is not needed.
 #
 # usage: tests/mutants.sh [NAME...]     all points, or those whose name contains one of the words
 #
