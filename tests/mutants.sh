@@ -55,6 +55,7 @@ mutate() {
 }
 
 q=blockdev/qcow2
+sync='sync_to\(&q->fmt\.sync, q->fmt\.sync\.writes\)'
 mutate "R1 R5: a table waits for the counts and the length its clusters need" $q/commit.c \
 	's/err = sync_to\(&q->fmt\.sync, st->need\);/err = 0;/'
 mutate "R1 R5: a new run carries a number" $q/refcount.c \
@@ -64,9 +65,9 @@ mutate "R1: counts of a new run are written" $q/refcount.c \
 mutate "R1: counts of reused clusters carry a number" $q/alloc.c \
 	's/r\.need = q->fmt\.sync\.writes;/r.need = 0;/' --row '4k reuse'
 mutate "R1: a refcount block is durable before it is named" $q/refcount.c \
-	's/(if \(!err && y->blocks\)\n\t\terr = )sync_to\(&q->fmt\.sync, q->fmt\.sync\.writes\)/${1}0/'
+	's/(if \(!err && y->blocks\)\n\t\terr = )'"$sync"'/${1}0/'
 mutate "R1: sectors of the refcount table one after the other" $q/refcount.c \
-	's/(if \(!err && t->n_dirty > 1\)\n\t\t\terr = )sync_to\(&q->fmt\.sync, q->fmt\.sync\.writes\)/${1}0/'
+	's/(if \(!err && t->n_dirty > 1\)\n\t\t\terr = )'"$sync"'/${1}0/'
 mutate "R2: data of a reused cluster before its entry" $q/write.c \
 	's/r\.fresh \? r\.need : q->fmt\.sync\.writes/r.need/'
 mutate "R2: the rest of a reused cluster is written" $q/write.c \
@@ -74,15 +75,15 @@ mutate "R2: the rest of a reused cluster is written" $q/write.c \
 mutate "R2: zeros of a reused L2 table before its entry" $q/map.c \
 	's/r\.need = sync_note\(&q->fmt\.sync\);/sync_note(&q->fmt.sync);/' --row '512 reuse lazy'
 mutate "R2: a larger refcount table before the header" $q/refcount.c \
-	's/(q->fmt\.metadata_bytes|t->host_off\);\n\n\tif \(!err\)\n\t\terr = )sync_to\(&q->fmt\.sync, q->fmt\.sync\.writes\)/${1}0/'
+	's/(t->n \* 8ULL, t->host_off\);\n\n\tif \(!err\)\n\t\terr = )'"$sync"'/${1}0/'
 mutate "R2: a larger L1 table before the header" $q/resize.c \
 	's/err = sync_to\(&q->fmt\.sync, q->fmt\.sync\.writes\);/err = 0;/' --row '512 resize'
 mutate "R3: the header before the old table is free" $q/commit.c \
-	's/return sync_to\(&q->fmt\.sync, sync_note\(&q->fmt\.sync\)\);/sync_note(&q->fmt.sync); return 0;/'
+	's/return sync_to\((&q->fmt\.sync), sync_note\(&q->fmt\.sync\)\);/sync_note($1); return 0;/'
 mutate "R4: the dirty mark first" $q/alloc.c \
 	's/err = qcow2_header_commit\(q\);/err = 0;/'
 mutate "R4: the dirty mark cleared last" $q/open.c \
-	's/(if \(!err\)\n\t\terr = )sync_to\(&fmt->sync, fmt->sync\.writes\);(\n\tif \(!err && \(q->h\.incompatible)/${1}0;$2/'
+	's/err = sync_to\(&fmt->sync, fmt->sync\.writes\);/err = 0;/'
 mutate "an entry after its data" $q/write.c \
 	's/(\tif \(r\.fresh\)\n.*?)(\tif \(!err\) \{.*?\n\t\}\n)(\tif \(err && )/${3}/s'
 mutate "two writes do not allocate one cluster" $q/write.c \
@@ -96,7 +97,8 @@ mutate "an fdatasync covers what completed before it" blockdev/sync.c \
 mutate "a failed fdatasync is final" blockdev/sync.c \
 	's/s->err = err;/;/' --faults 7
 mutate "cache off: acknowledged means durable" blockdev/block.c \
-	's/return r->durable \|\| !disk_wce\(d\) \|\|/return r->durable ||/; s/\(r->flags & BLK_FUA\) \|\| !disk_wce\(d\)/(r->flags \& BLK_FUA)/'
+	's/return r->durable \|\| !disk_wce\(d\) \|\|/return r->durable ||/;
+	s/\(r->flags & BLK_FUA\) \|\| !disk_wce\(d\)/(r->flags & BLK_FUA)/'
 mutate "FUA: acknowledged means durable" blockdev/block.c \
 	's/\(r->flags & BLK_FUA\) \|\| !disk_wce\(d\)/!disk_wce(d)/'
 mutate "cache going off: durable first" blockdev/block.c \

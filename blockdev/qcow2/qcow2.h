@@ -126,7 +126,7 @@ must_check int qcow2_alloc_close(struct qcow2 *q);
 
 /* ---- refcount.c; the caller holds table_lock ---- */
 
-/* In a fiber: sets the counts of [first, first+n) in the cache; their blocks exist. */
+/* In a fiber: sets counts of [first, first+n) in the cache; -EIO if one has no block. */
 must_check int qcow2_refs_set(struct qcow2 *q, uint64_t first, uint64_t n, uint64_t value);
 
 enum ref_state { REF_FREE, REF_USED, REF_NO_BLOCK };
