@@ -204,6 +204,7 @@ static void commit_fiber(struct fiber_start *s)
 
 	while (!list_empty(&d->waiting) || !list_empty(&d->wce_waiting)) {
 		struct list reqs, *n;
+		unsigned waiters = 0;
 		int err;
 
 		list_init(&reqs);
@@ -212,9 +213,13 @@ static void commit_fiber(struct fiber_start *s)
 		 * Changes to "off" stay listed while the round runs, so that writes which
 		 * complete meanwhile know that the bit is about to be off.
 		 */
-		for (n = d->wce_waiting.next; n != &d->wce_waiting; n = n->next)
+		for (n = d->wce_waiting.next; n != &d->wce_waiting; n = n->next, waiters++)
 			list_entry(n, struct wce_change, link)->in_round = true;
+		for (n = reqs.next; n != &reqs; n = n->next)
+			waiters++;
+		d->fmt->sync.alone = waiters == d->in_flight;
 		err = commit_round(d);
+		d->fmt->sync.alone = false;
 		while (!list_empty(&d->wce_waiting)) {
 			struct wce_change *c = list_first(&d->wce_waiting, struct wce_change, link);
 

@@ -5,10 +5,29 @@
  */
 #include "blockdev/sync.h"
 
+#define LONG_NS	       (20 * 1000 * 1000ULL)
+#define CAUTIOUS_AFTER 64 /* fdatasyncs in a worker thread after one that took that long */
+
 void sync_init(struct sync *s, struct file *f)
 {
 	*s = (struct sync){.file = f};
 	fiber_queue_init(&s->q);
+}
+
+static int make_durable(struct sync *s)
+{
+	uint64_t start = loop_now_ns();
+	int err;
+
+	if (s->cautious)
+		s->cautious--;
+	if (s->alone && !s->cautious)
+		err = file_fdatasync_here(s->file);
+	else
+		err = file_fdatasync(s->file);
+	if (loop_now_ns() - start > LONG_NS)
+		s->cautious = CAUTIOUS_AFTER;
+	return err;
 }
 
 int sync_to(struct sync *s, uint64_t number)
@@ -26,7 +45,7 @@ int sync_to(struct sync *s, uint64_t number)
 		}
 		s->running = true;
 		covers = s->writes;
-		err = file_fdatasync(s->file);
+		err = make_durable(s);
 		s->running = false;
 		if (err)
 			s->err = err;

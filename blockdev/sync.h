@@ -8,6 +8,10 @@
  * sync_to(number) before Y; it costs nothing if some other fdatasync came by in
  * the meantime, and fibers that wait at the same moment share one.
  *
+ * When nothing else is in flight, the fdatasync is made in the loop's own thread: two thread
+ * switches less, a sixth of an install's time in writethrough.  If one took long, the
+ * following go to a worker thread again, so that a slow disk does not hold up reads.
+ *
  * A failed fdatasync is final: the kernel may have dropped the pages and marked
  * them clean, so a later success would mean nothing.  The error stays, and
  * everything that asks for durability from then on fails with it.
@@ -22,6 +26,8 @@ struct sync {
 	uint64_t writes;  /* number of the last host write that completed */
 	uint64_t durable; /* all numbers up to here are durable */
 	bool running;
+	bool alone;	  /* the owner says: the loop has nothing else in flight than who waits here */
+	unsigned cautious; /* so many fdatasyncs more go to a worker thread: one took long */
 	int err; /* of the first fdatasync that failed */
 	struct fiber_queue q;
 };

@@ -319,6 +319,7 @@ static void engine_submit(struct file *f, struct file_req *r)
 	case FILE_FDATASYNC:
 		e->stats.fdatasyncs++;
 		r->lop.code = LOOP_FDATASYNC;
+		r->lop.here = r->here;
 		loop_submit(f->loop, &r->lop);
 		break;
 	case FILE_EXTEND:

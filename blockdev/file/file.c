@@ -205,19 +205,22 @@ static void fiber_req_done(struct file_req *r, int err)
 	fiber_wake(fr->fiber);
 }
 
-static int fiber_do(struct file *f, enum file_op op, struct iovec *iov, int niov, uint64_t off,
-	uint64_t len)
+static int fiber_wait(struct file *f, struct file_req r)
 {
-	struct fiber_req fr = {
-		.r = {.done = fiber_req_done, .op = op, .iov = iov, .niov = niov, .off = off,
-			.len = len},
-		.fiber = fiber_self(),
-	};
+	struct fiber_req fr = {.r = r, .fiber = fiber_self()};
 
 	assert(fr.fiber);
+	fr.r.done = fiber_req_done;
 	file_submit(f, &fr.r);
 	fiber_suspend();
 	return fr.err;
+}
+
+static int fiber_do(struct file *f, enum file_op op, struct iovec *iov, int niov, uint64_t off,
+	uint64_t len)
+{
+	return fiber_wait(f,
+		(struct file_req){.op = op, .iov = iov, .niov = niov, .off = off, .len = len});
 }
 
 int file_preadv(struct file *f, struct iovec *iov, int niov, uint64_t off)
@@ -247,6 +250,11 @@ int file_pwrite(struct file *f, const void *buf, uint64_t len, uint64_t off)
 int file_fdatasync(struct file *f)
 {
 	return fiber_do(f, FILE_FDATASYNC, NULL, 0, 0, 0);
+}
+
+int file_fdatasync_here(struct file *f)
+{
+	return fiber_wait(f, (struct file_req){.op = FILE_FDATASYNC, .here = true});
 }
 
 int file_extend(struct file *f, uint64_t off, uint64_t len)

@@ -43,6 +43,7 @@ struct file_req {
 	enum file_op op;
 	struct iovec *iov; /* READ, WRITE: host memory, len in total; restored if changed */
 	int niov;
+	bool here; /* FDATASYNC: in the loop's own thread, which stands still meanwhile */
 	uint64_t off, len; /* bytes */
 	/* the layers' (engine: loop op, progress) */
 	union {
@@ -130,6 +131,8 @@ must_check int file_pwrite(struct file *f, const void *buf, uint64_t len, uint64
 must_check int file_preadv(struct file *f, struct iovec *iov, int niov, uint64_t off);
 must_check int file_pwritev(struct file *f, struct iovec *iov, int niov, uint64_t off);
 must_check int file_fdatasync(struct file *f);
+/* For a loop that has nothing else to do: no worker thread, no switch to it and back. */
+must_check int file_fdatasync_here(struct file *f);
 must_check int file_extend(struct file *f, uint64_t off, uint64_t len);
 must_check int file_punch(struct file *f, uint64_t off, uint64_t len);
 must_check int file_truncate(struct file *f, uint64_t size);

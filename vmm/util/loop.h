@@ -61,6 +61,7 @@ struct loop_op {
 	enum loop_opcode code;
 	int fd;
 	int mode;    /* LOOP_FALLOCATE */
+	bool here;   /* LOOP_FDATASYNC: in this thread; the loop stands still meanwhile */
 	bool direct; /* never try inline: fd is O_DIRECT, or refused once */
 	bool refused; /* set by the loop: READV of this file can never be tried inline */
 	struct iovec *iov;
