@@ -26,8 +26,8 @@ struct sync {
 	uint64_t writes;  /* number of the last host write that completed */
 	uint64_t durable; /* all numbers up to here are durable */
 	bool running;
-	bool alone;	  /* the owner says: the loop has nothing else in flight than who waits here */
-	unsigned cautious; /* so many fdatasyncs more go to a worker thread: one took long */
+	bool alone; /* set by the owner: nothing is in flight but those who wait for this */
+	unsigned cautious; /* this many more go to a worker thread: one took long */
 	int err; /* of the first fdatasync that failed */
 	struct fiber_queue q;
 };
