@@ -35,12 +35,25 @@ static void hist_add(uint64_t *hist, uint64_t start_ns)
 	hist[i < DISK_HIST ? i : DISK_HIST - 1]++;
 }
 
+/* The user hears of a host that fails, once; the guest's own mistakes are between us and it. */
+static void tell_once(struct disk *d, const struct blk_req *r, int err)
+{
+	static const char *const what[] = {"read", "write", "flush"};
+
+	if (d->told || err == -EINVAL || err == -EROFS)
+		return;
+	d->told = true;
+	log_warn("%s: a %s failed: %s; the guest was told, more of them are only counted", d->path,
+		what[r->op], why_text(NULL, err));
+}
+
 static void count_done(struct disk *d, const struct blk_req *r, int err)
 {
 	struct disk_stats *s = &d->stats;
 
 	if (err) {
 		s->failed++;
+		tell_once(d, r, err);
 		return;
 	}
 	switch (r->op) {

@@ -14,6 +14,7 @@ struct disk {
 	char *path;
 	enum cache_mode mode;
 	bool readonly;
+	bool told; /* of the first request that failed on the host */
 	bool wce; /* atomic: other threads read it */
 
 	unsigned in_flight; /* requests and cache changes not yet done() */

@@ -143,8 +143,8 @@ static int notes_scan(struct loader *l, const struct phdr *p)
 		uint64_t name = at + sizeof(n), desc, next;
 
 		memcpy(&n, buf + at, sizeof(n));
-		desc = name + round_up(n.n_namesz, align);
-		next = desc + round_up(n.n_descsz, align);
+		desc = at + round_up(sizeof(n) + n.n_namesz, align);
+		next = at + round_up(desc - at + n.n_descsz, align);
 		if (desc + n.n_descsz > p->filesz)
 			return bad(l, "a note is out of bounds");
 		if (n.n_type == NOTE_PHYS32_ENTRY && n.n_namesz == 4 &&
