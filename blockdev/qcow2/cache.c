@@ -7,7 +7,6 @@
  * owner writes back and the search begins anew.
  */
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include "blockdev/qcow2/cache.h"
 
@@ -166,7 +165,7 @@ static int claim(struct cache *c, uint64_t off, struct slice **out, bool *found)
 	return 0;
 }
 
-static int get(struct cache *c, uint64_t host_off, bool zeros, struct slice **out)
+int cache_get(struct cache *c, uint64_t host_off, struct slice **out)
 {
 	uint64_t off = host_off - host_off % c->slice_bytes;
 	struct slice *s;
@@ -179,8 +178,6 @@ static int get(struct cache *c, uint64_t host_off, bool zeros, struct slice **ou
 		return err;
 	if (found) {
 		c->hits++;
-	} else if (zeros) {
-		memset(s->data, 0, c->slice_bytes);
 	} else {
 		c->misses++;
 		s->loading = true;
@@ -197,16 +194,6 @@ static int get(struct cache *c, uint64_t host_off, bool zeros, struct slice **ou
 	assert(slice_ok(c, s));
 	*out = s;
 	return 0;
-}
-
-int cache_get(struct cache *c, uint64_t host_off, struct slice **out)
-{
-	return get(c, host_off, false, out);
-}
-
-int cache_get_zeros(struct cache *c, uint64_t host_off, struct slice **out)
-{
-	return get(c, host_off, true, out);
 }
 
 static void maybe_free(struct cache *c, const struct slice *s)

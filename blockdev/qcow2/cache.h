@@ -55,8 +55,6 @@ void cache_fini(struct cache *c);
 struct slice *cache_peek(struct cache *c, uint64_t host_off);
 /* In a fiber: borrows the slice that holds host_off, from the file if need be.  0 or -errno. */
 must_check int cache_get(struct cache *c, uint64_t host_off, struct slice **out);
-/* The same for a slice that the file holds zeros for: nothing is read. */
-must_check int cache_get_zeros(struct cache *c, uint64_t host_off, struct slice **out);
 void cache_put(struct cache *c, struct slice **s);
 
 /* [off, off+len) of the slice has changed and may be written once number need is durable. */
