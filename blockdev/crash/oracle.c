@@ -18,16 +18,22 @@ void oracle_fill(void *buf, uint64_t sector, uint32_t version)
 		w[k] = version ? (sector << 24 | version) * MIX + k : 0;
 }
 
+/* Two words at a time: every sector of every state passes through here. */
+typedef uint64_t pair __attribute__((vector_size(16), aligned(8)));
+
 static bool decode(const void *content, uint64_t *sector, uint32_t *version)
 {
-	const uint64_t *w = content;
-	uint64_t step = w[0] ? 1 : 0, bad = 0;
+	const pair *w = content;
+	uint64_t w0 = w[0][0], step = w0 ? 1 : 0;
+	pair want = {w0, w0 + step}, steps = {2 * step, 2 * step}, bad = {0, 0};
 
-	for (unsigned k = 1; k < SECTOR / 8; k++)
-		bad |= w[k] ^ (w[0] + k * step);
-	*sector = w[0] * UNMIX >> 24;
-	*version = w[0] * UNMIX & 0xffffff;
-	return !bad && (*version || !w[0]);
+	for (unsigned k = 0; k < SECTOR / sizeof(pair); k++) {
+		bad |= w[k] ^ want;
+		want += steps;
+	}
+	*sector = w0 * UNMIX >> 24;
+	*version = w0 * UNMIX & 0xffffff;
+	return !(bad[0] | bad[1]) && (*version || !w0);
 }
 
 static void find_runs(struct oracle *o)
@@ -53,12 +59,14 @@ int oracle_init(struct oracle *o, const struct crash_log *log, uint64_t n_sector
 	o->first = malloc(n_sectors * sizeof(*o->first));
 	o->links = malloc((links + 1) * sizeof(*o->links));
 	/* No more runs than writes. */
+	o->legal = malloc((n_sectors + 1) * sizeof(*o->legal));
 	o->runs = malloc((log->n_guest + 1) * 2 * sizeof(*o->runs));
-	if (!o->first || !o->links || !o->runs) {
+	if (!o->first || !o->links || !o->runs || !o->legal) {
 		oracle_fini(o);
 		return -ENOMEM;
 	}
 	memset(o->first, 0xff, n_sectors * sizeof(*o->first));
+	memset(o->legal, 0xff, n_sectors * sizeof(*o->legal));
 	for (uint64_t i = 0; i < log->n_guest; i++) {
 		const struct guest_op *g = &log->guest[i];
 
@@ -76,11 +84,13 @@ void oracle_fini(struct oracle *o)
 	free(o->first);
 	free(o->links);
 	free(o->runs);
+	free(o->legal);
 	*o = (struct oracle){0};
 }
 
 void oracle_at(struct oracle *o, uint64_t tick)
 {
+	memset(o->legal, 0xff, o->n_sectors * sizeof(*o->legal));
 	o->at = tick;
 	o->horizon = 0;
 	for (uint64_t i = 0; i < o->log->n_guest; i++) {
@@ -115,16 +125,10 @@ bool oracle_next_run(const struct oracle *o, uint64_t *at, uint64_t *n)
 	return false;
 }
 
-enum verdict oracle_judge(const struct oracle *o, uint64_t sector, const void *content)
+static enum verdict judge_version(const struct oracle *o, uint64_t sector, uint32_t version)
 {
 	const struct guest_op *found = NULL;
-	uint64_t has_sector;
-	uint32_t version;
 
-	if (!decode(content, &has_sector, &version))
-		return GARBAGE;
-	if (version && has_sector != sector)
-		return FOREIGN;
 	for (uint32_t l = o->first[sector]; version && l != NO_LINK; l = o->links[l].next)
 		if (o->log->guest[o->links[l].op].version == version)
 			found = &o->log->guest[o->links[l].op];
@@ -139,6 +143,24 @@ enum verdict oracle_judge(const struct oracle *o, uint64_t sector, const void *c
 			return version ? STALE : LOST_DURABLE;
 	}
 	return LEGAL;
+}
+
+enum verdict oracle_judge(struct oracle *o, uint64_t sector, const void *content)
+{
+	enum verdict v;
+	uint64_t has_sector;
+	uint32_t version;
+
+	if (!decode(content, &has_sector, &version))
+		return GARBAGE;
+	if (version && has_sector != sector)
+		return FOREIGN;
+	if (o->legal[sector] == version)
+		return LEGAL;
+	v = judge_version(o, sector, version);
+	if (v == LEGAL)
+		o->legal[sector] = version;
+	return v;
 }
 
 const char *verdict_name(enum verdict v)

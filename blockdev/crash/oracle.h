@@ -27,6 +27,7 @@ struct oracle {
 	uint64_t n_links;
 	uint64_t *runs; /* pairs: first sector, how many */
 	uint64_t n_runs;
+	uint32_t *legal; /* by sector: a version that is known to be legal at this tick */
 	uint64_t at, horizon; /* writes acknowledged before the horizon are stable */
 	bool live;            /* no cut: whatever was acknowledged is what a read must find */
 };
@@ -39,7 +40,7 @@ void oracle_at(struct oracle *o, uint64_t tick);
 enum verdict { LEGAL, LOST_DURABLE, STALE, FOREIGN, GARBAGE };
 const char *verdict_name(enum verdict v);
 /* content: 512 bytes, aligned to 8. */
-enum verdict oracle_judge(const struct oracle *o, uint64_t sector, const void *content);
+enum verdict oracle_judge(struct oracle *o, uint64_t sector, const void *content);
 /* The next run of sectors that were ever written, from *at on; false: there is none. */
 bool oracle_next_run(const struct oracle *o, uint64_t *at, uint64_t *n);
 

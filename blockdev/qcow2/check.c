@@ -159,9 +159,11 @@ static int reftable_read(struct chk *c)
 	err = table_read(c, c->h.reftable_offset, n, &t);
 	if (err)
 		return err;
-	for (uint64_t i = 0; i < n; i++)
+	c->reftable_entries = c->reftable_used = n;
+	while (c->reftable_used && !be64_get(t.entry[c->reftable_used - 1]))
+		c->reftable_used--;
+	for (uint64_t i = 0; i < c->reftable_used; i++)
 		c->reftable[i] = be64_get(t.entry[i]);
-	c->reftable_entries = n;
 	table_free(&t);
 	return 0;
 }

@@ -52,6 +52,7 @@ struct chk {
 	struct refs *refs;
 	uint64_t *reftable; /* host order, reserved bits kept */
 	uint64_t reftable_entries;
+	uint64_t reftable_used; /* entries up to the last that is not zero */
 	uint8_t *bad_block; /* per table entry, enum bad_block: repair replaces the block */
 	bool reftable_bad, l1_lost;
 	bool drops;            /* fix: some entries are to be dropped or cleaned */
@@ -91,6 +92,12 @@ must_check int compare_refcounts(struct chk *c, unsigned fix);
 must_check int compare_settle(struct chk *c);
 /* The count of a cluster after repair, as far as fix goes. */
 uint64_t compare_final(const struct chk *c, uint64_t cluster, uint64_t disk);
+/*
+ * First cluster in [i, end) that may have a count, on disk or by reference.  block holds the counts
+ * from cluster first on; NULL: zeros.
+ */
+uint64_t compare_next(
+	const struct chk *c, const void *block, uint64_t first, uint64_t i, uint64_t end);
 must_check int block_read(struct chk *c, uint64_t b, void *buf, bool *present);
 /* repair.c */
 must_check int repair_refcounts(struct chk *c);

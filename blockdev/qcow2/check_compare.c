@@ -14,6 +14,37 @@ int block_read(struct chk *c, uint64_t b, void *buf, bool *present)
 	return *present ? file_pread(c->file, buf, c->h.cluster_size, off) : 0;
 }
 
+#define LINE 64u /* bytes that are passed over at once; a cluster has whole ones */
+
+static bool line_empty(const void *block, uint64_t line)
+{
+	const uint64_t *w = (const uint64_t *)block + line * (LINE / 8);
+
+	return !(w[0] | w[1] | w[2] | w[3] | w[4] | w[5] | w[6] | w[7]);
+}
+
+uint64_t compare_next(
+	const struct chk *c, const void *block, uint64_t first, uint64_t i, uint64_t end)
+{
+	uint32_t shift = 9 - c->h.refcount_order; /* counts in a line */
+
+	if (!block)
+		return refs_next(c->refs, i, end);
+	while (i < end) {
+		uint64_t line = (i - first) >> shift, next = first + ((line + 1) << shift), k;
+
+		if (((const uint64_t *)block)[(i - first) >> (shift - 3)])
+			return i;
+		if (!line_empty(block, line))
+			return i;
+		k = refs_next(c->refs, i, min_u64(next, end));
+		if (k < next)
+			return min_u64(k, end);
+		i = next;
+	}
+	return end;
+}
+
 static void one_count(struct chk *c, uint64_t cluster, uint64_t disk, uint64_t refs, unsigned fix)
 {
 	uint64_t *fixed = NULL;
@@ -52,21 +83,27 @@ static bool next_span(struct chk *c, uint64_t *b, struct span *s)
 {
 	uint64_t per_block = qcow2_refblock_entries(&c->h);
 
-	while (*b * per_block >= c->clusters && *b < c->reftable_entries &&
+	while (*b * per_block >= c->clusters && *b < c->reftable_used &&
 		(!c->reftable[*b] || c->bad_block[*b] != BLOCK_GOOD))
 		++*b;
 	s->first = *b * per_block;
 	s->end = s->first + per_block;
 	return s->first < c->clusters ||
-	       (*b < c->reftable_entries && s->first < CHECK_CLUSTERS_MAX);
+	       (*b < c->reftable_used && s->first < CHECK_CLUSTERS_MAX);
 }
 
 static bool any_count(struct chk *c, const struct span *s, uint64_t from)
 {
-	for (uint64_t i = max_u64(from, s->first); i < s->end; i++)
-		if (qcow2_refcount_get(
-			    c->cluster_buf, (uint32_t)(i - s->first), c->h.refcount_order))
+	uint32_t shift = 9 - c->h.refcount_order;
+
+	for (uint64_t i = max_u64(from, s->first); i < s->end; i++) {
+		uint64_t k = i - s->first;
+
+		if (line_empty(c->cluster_buf, k >> shift))
+			i = s->first + (((k >> shift) + 1) << shift) - 1;
+		else if (qcow2_refcount_get(c->cluster_buf, (uint32_t)k, c->h.refcount_order))
 			return true;
+	}
 	return false;
 }
 
@@ -82,23 +119,22 @@ int compare_refcounts(struct chk *c, unsigned fix)
 
 	c->highest = 0;
 	for (uint64_t b = 0; next_span(c, &b, &s); b++) {
+		uint64_t end = min_u64(s.end, c->clusters);
+		const void *block;
+
 		err = block_read(c, b, c->cluster_buf, &s.present);
 		if (err)
 			return err;
 		if (s.present && c->fix)
 			c->counted_past_end |= any_count(c, &s, c->clusters);
-		for (uint64_t i = s.first; i < s.end && i < c->clusters; i++) {
-			uint64_t disk = 0, refs;
+		block = s.present ? c->cluster_buf : NULL;
+		for (uint64_t i = s.first; (i = compare_next(c, block, s.first, i, end)) < end;
+			i++) {
+			uint64_t disk = 0, refs = refs_count(c->refs, i);
 
-			if (s.present) {
-				disk = qcow2_refcount_get(c->cluster_buf, (uint32_t)(i - s.first),
-					c->h.refcount_order);
-			} else {
-				i = refs_next(c->refs, i, min_u64(s.end, c->clusters));
-				if (i >= s.end || i >= c->clusters)
-					break;
-			}
-			refs = refs_count(c->refs, i);
+			if (block)
+				disk = qcow2_refcount_get(
+					block, (uint32_t)(i - s.first), c->h.refcount_order);
 			if (disk || refs)
 				c->highest = i;
 			if (disk != refs)
@@ -121,18 +157,16 @@ uint64_t compare_final(const struct chk *c, uint64_t cluster, uint64_t disk)
 
 static int settle_span(struct chk *c, const struct span *s)
 {
-	for (uint64_t i = s->first; i < s->end; i++) {
+	const void *block = s->present ? c->cluster_buf : NULL;
+
+	for (uint64_t i = s->first; (i = compare_next(c, block, s->first, i, s->end)) < s->end;
+		i++) {
 		uint64_t disk = 0;
 		int err;
 
-		if (s->present) {
+		if (block)
 			disk = qcow2_refcount_get(
-				c->cluster_buf, (uint32_t)(i - s->first), c->h.refcount_order);
-		} else {
-			i = refs_next(c->refs, i, s->end);
-			if (i == s->end)
-				break;
-		}
+				block, (uint32_t)(i - s->first), c->h.refcount_order);
 		err = refs_set(c->refs, i, compare_final(c, i, disk));
 		if (err)
 			return err;

@@ -192,7 +192,7 @@ int meta_mark(struct chk *c)
 		err = chk_mark_tables(c, c->h.l1_offset, c->h.l1_size * 8ULL);
 	if (!err)
 		err = chk_mark_tables(c, c->h.reftable_offset, c->reftable_entries * 8);
-	for (uint64_t i = 0; i < c->reftable_entries && !err; i++)
+	for (uint64_t i = 0; i < c->reftable_used && !err; i++)
 		if (block_usable(c, c->reftable[i]))
 			err = chk_mark_tables(
 				c, c->reftable[i] & ~QCOW2_REFTABLE_RESERVED, c->h.cluster_size);
@@ -262,7 +262,7 @@ int meta_refcounts(struct chk *c)
 	if (err)
 		return err;
 	c->reftable_bad = outside || !c->reftable_entries;
-	for (uint64_t i = 0; i < c->reftable_entries; i++) {
+	for (uint64_t i = 0; i < c->reftable_used; i++) {
 		if (!c->reftable[i])
 			continue;
 		err = count_block(c, i);

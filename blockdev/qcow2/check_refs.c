@@ -18,6 +18,7 @@ struct chunk {
 	union {
 		uint16_t n16[CHUNK];
 		uint32_t n32[CHUNK];
+		uint64_t words[CHUNK / 2]; /* to pass over zeros; half as many if not wide */
 	};
 };
 
@@ -150,12 +151,21 @@ uint64_t refs_count(const struct refs *r, uint64_t cluster)
 
 uint64_t refs_next(const struct refs *r, uint64_t from, uint64_t to)
 {
-	while (from < to && !chunk_of(r, from)) {
-		if (from / CHUNK >= r->n_chunks)
+	uint64_t per_word = r->wide ? 2 : 4;
+
+	while (from < to) {
+		const struct chunk *c = chunk_of(r, from);
+
+		if (c && c->words[from % CHUNK / per_word])
+			return from;
+		if (c)
+			from += per_word - from % per_word;
+		else if (from / CHUNK >= r->n_chunks)
 			return to;
-		from = (from / CHUNK + 1) * CHUNK;
+		else
+			from = (from / CHUNK + 1) * CHUNK;
 	}
-	return min_u64(from, to);
+	return to;
 }
 
 int refs_mark_table(struct refs *r, uint64_t cluster)

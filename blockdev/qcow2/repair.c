@@ -33,7 +33,7 @@ static bool any_bad_block(const struct chk *c)
 {
 	enum bad_block least = (c->fix & QCOW2_FIX_ERRORS) ? BLOCK_OUTSIDE : BLOCK_BROKEN;
 
-	for (uint64_t i = 0; i < c->reftable_entries; i++)
+	for (uint64_t i = 0; i < c->reftable_used; i++)
 		if (c->bad_block[i] >= least)
 			return true;
 	return false;
@@ -170,7 +170,7 @@ static int make_plan(struct plan *p)
 	err = plan_room(p, max_u64(p->entries, 1));
 	if (err)
 		return err;
-	for (uint64_t i = 0; i < c->reftable_entries; i++)
+	for (uint64_t i = 0; i < c->reftable_used; i++)
 		p->table[i] = c->bad_block[i] ? 0 : c->reftable[i];
 	if (!(c->fix & QCOW2_FIX_ERRORS))
 		return 0;
@@ -202,14 +202,15 @@ static int update_block(struct plan *p, uint64_t b, bool raise)
 	struct table_buf t = {
 		.entry = (void *)c->cluster_buf, .bytes = c->h.cluster_size, .off = p->table[b]};
 	uint32_t order = c->h.refcount_order;
+	uint64_t first = b * p->per_block, end = first + p->per_block;
 	int err = file_pread(c->file, c->cluster_buf, c->h.cluster_size, t.off);
 
 	if (err)
 		return err;
-	for (uint64_t i = 0; i < p->per_block; i++) {
+	for (uint64_t k = first; (k = compare_next(c, c->cluster_buf, first, k, end)) < end; k++) {
+		uint64_t i = k - first, at = (i << order) / 8;
 		uint64_t disk = qcow2_refcount_get(c->cluster_buf, (uint32_t)i, order);
-		uint64_t want = compare_final(c, b * p->per_block + i, disk);
-		uint64_t at = (i << order) / 8;
+		uint64_t want = compare_final(c, k, disk);
 
 		if (raise) /* lowering comes after the switch */
 			want = max_u64(want, disk);
