@@ -200,13 +200,24 @@ static void drop_tail(struct qcow2 *q)
 	}
 }
 
+int qcow2_alloc_settle(struct qcow2 *q)
+{
+	int err = 0;
+
+	while (q->reserving && !err) {
+		if (fiber_self())
+			fiber_queue_wait(&q->reserve_q);
+		else
+			err = loop_turn(q->fmt.file->loop, true);
+	}
+	return err;
+}
+
 int qcow2_alloc_close(struct qcow2 *q)
 {
 	uint64_t bytes;
 	int err = 0;
 
-	while (q->reserving)
-		fiber_queue_wait(&q->reserve_q);
 	fiber_lock(&q->table_lock);
 	for (uint32_t i = 0; i < q->n_runs && !err; i++)
 		err = qcow2_refs_set(q, q->runs[i].first, q->runs[i].n, 0);

@@ -171,7 +171,9 @@ static int qcow2_close(struct format *fmt, struct why *why)
 
 	if (fmt->readonly)
 		return 0;
-	err = fmt->sync.err ? fmt->sync.err : qcow2_flush(fmt);
+	err = qcow2_alloc_settle(q);
+	if (!err)
+		err = fmt->sync.err ? fmt->sync.err : qcow2_flush(fmt);
 	if (!err)
 		err = qcow2_alloc_close(q);
 	if (!err)
@@ -187,6 +189,9 @@ static void qcow2_free(struct format *fmt)
 {
 	struct file *f = fmt->file;
 
+	/* No request needs it, so nobody has waited for it yet. */
+	if (qcow2_alloc_settle(qcow2_of(fmt)))
+		return; /* a loop that does not turn: its fiber still holds all this */
 	unload(qcow2_of(fmt));
 	file_close(f);
 }

@@ -120,7 +120,9 @@ must_check int qcow2_alloc(struct qcow2 *q, uint64_t want, struct run *out);
 must_check int qcow2_alloc_locked(struct qcow2 *q, uint64_t want, struct run *out);
 /* Counted clusters for qcow2_alloc() to hand out; with no room to remember them they leak. */
 void qcow2_alloc_add(struct qcow2 *q, const struct run *r);
-/* In a fiber, at clean close: counts of unused clusters go back to zero, the file ends where they
+/* Until nothing is being counted ahead: suspends in a fiber, elsewhere turns the loop. */
+must_check int qcow2_alloc_settle(struct qcow2 *q);
+/* In a fiber, settled, at clean close: counts of unused clusters go back to zero, the file ends where they
  * began. */
 must_check int qcow2_alloc_close(struct qcow2 *q);
 
