@@ -5,6 +5,10 @@
  * Every slice is on the LRU list always; a victim is the oldest that is neither
  * borrowed, nor loading, nor dirty, nor on its way to the file.  If there is none, the
  * owner writes back and the search begins anew.
+ *
+ * A host that refuses tables must not keep anyone from reading: who wants to change a slice
+ * leaves at least one clean (cache_get_rw()), and who only looks, and finds that writing back
+ * fails, takes that one.
  */
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -124,9 +128,13 @@ static struct slice *victim(struct cache *c)
 	return NULL;
 }
 
-/* In a fiber: an empty slice hashed at off and pinned; *found if another fiber was quicker. */
-static int claim(struct cache *c, uint64_t off, struct slice **out, bool *found)
+/*
+ * In a fiber: an empty slice hashed at off and pinned; *found if another fiber was quicker.
+ * Waits for a load to end or for the last clean slice; needs no host that takes writes.
+ */
+static void claim(struct cache *c, uint64_t off, struct slice **out, bool *found)
 {
+	bool stuck = false; /* nothing can be written back */
 	struct slice *s;
 
 	for (;;) {
@@ -139,17 +147,13 @@ static int claim(struct cache *c, uint64_t off, struct slice **out, bool *found)
 		if (s)
 			break;
 		/* Half full of dirty slices: write back before victims become hard to find. */
-		s = c->n_dirty * 2 <= c->n_slices ? victim(c) : NULL;
+		s = stuck || c->n_dirty * 2 <= c->n_slices ? victim(c) : NULL;
 		if (s)
 			break;
-		if (c->n_dirty) {
-			int err = c->writeback(c->arg);
-
-			if (err)
-				return err;
-		} else {
+		if (c->n_dirty && !stuck)
+			stuck = c->writeback(c->arg) != 0;
+		else
 			fiber_queue_wait(&c->q);
-		}
 	}
 	if (!*found) {
 		if (s->host_off)
@@ -162,7 +166,6 @@ static int claim(struct cache *c, uint64_t off, struct slice **out, bool *found)
 	touch(c, s);
 	s->pins++;
 	*out = s;
-	return 0;
 }
 
 int cache_get(struct cache *c, uint64_t host_off, struct slice **out)
@@ -170,12 +173,10 @@ int cache_get(struct cache *c, uint64_t host_off, struct slice **out)
 	uint64_t off = host_off - host_off % c->slice_bytes;
 	struct slice *s;
 	bool found;
-	int err;
+	int err = 0;
 
 	assert(off != 0);
-	err = claim(c, off, &s, &found);
-	if (err)
-		return err;
+	claim(c, off, &s, &found);
 	if (found) {
 		c->hits++;
 	} else {
@@ -196,10 +197,29 @@ int cache_get(struct cache *c, uint64_t host_off, struct slice **out)
 	return 0;
 }
 
+static bool unclean(const struct slice *s)
+{
+	return s->dirty || s->writing;
+}
+
 static void maybe_free(struct cache *c, const struct slice *s)
 {
-	if (!s->pins && !s->dirty && !s->writing)
+	if (!s->pins && !unclean(s))
 		fiber_queue_wake_all(&c->q);
+}
+
+int cache_get_rw(struct cache *c, uint64_t host_off, struct slice **out)
+{
+	for (;;) {
+		int err = cache_get(c, host_off, out);
+
+		if (err || unclean(*out) || c->n_unclean + 1 < c->n_slices)
+			return err;
+		cache_put(c, out);
+		err = c->writeback(c->arg);
+		if (err)
+			return err;
+	}
 }
 
 void cache_put(struct cache *c, struct slice **s)
@@ -212,6 +232,7 @@ void cache_put(struct cache *c, struct slice **s)
 
 static void set_dirty(struct cache *c, struct slice *s, uint8_t bits)
 {
+	c->n_unclean += bits && !unclean(s);
 	if (!s->dirty && bits) {
 		list_add_tail(&c->dirty, &s->dirty_link);
 		c->n_dirty++;
@@ -243,9 +264,12 @@ uint8_t cache_stage(struct cache *c, struct slice *s)
 void cache_written(struct cache *c, struct slice *s, uint8_t failed)
 {
 	assert(s->writing);
-	s->writing--;
 	set_dirty(c, s, failed);
-	maybe_free(c, s);
+	s->writing--;
+	c->n_unclean -= !unclean(s);
+	/* Also when it is dirty again: who waits for a slice can now have it written back. */
+	if (!s->writing)
+		fiber_queue_wake_all(&c->q);
 }
 
 void cache_forget(struct cache *c, uint64_t host_off, uint64_t len)
@@ -260,6 +284,7 @@ void cache_forget(struct cache *c, uint64_t host_off, uint64_t len)
 			s->dirty = 0;
 			list_del(&s->dirty_link);
 			c->n_dirty--;
+			c->n_unclean--;
 		}
 		unhash(c, s);
 	}

@@ -38,7 +38,7 @@ struct cache {
 	struct slice *slices, **buckets;
 	uint8_t *mem;
 	struct list lru, dirty;
-	uint32_t n_dirty;
+	uint32_t n_dirty, n_unclean; /* unclean: dirty or being written */
 	struct fiber_queue q; /* loads that end, slices that become free */
 	/* In a fiber: writes dirty slices back, in order, so that some become clean. */
 	int (*writeback)(void *arg);
@@ -53,8 +53,14 @@ void cache_fini(struct cache *c);
 
 /* The slice that holds host_off, if it is here; not pinned, good until the next suspension. */
 struct slice *cache_peek(struct cache *c, uint64_t host_off);
-/* In a fiber: borrows the slice that holds host_off, from the file if need be.  0 or -errno. */
+/*
+ * In a fiber: borrows the slice that holds host_off, from the file if need be.  0, or -errno of
+ * that read: a host that takes no writes does not keep a slice from being read.
+ */
 must_check int cache_get(struct cache *c, uint64_t host_off, struct slice **out);
+/* The same for one that is about to be changed.  -errno also if the cache cannot be written back.
+ */
+must_check int cache_get_rw(struct cache *c, uint64_t host_off, struct slice **out);
 void cache_put(struct cache *c, struct slice **s);
 
 /* [off, off+len) of the slice has changed and may be written once number need is durable. */

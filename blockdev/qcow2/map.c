@@ -207,7 +207,7 @@ int qcow2_l2_set(struct qcow2 *q, uint64_t off, uint64_t n, uint64_t host_off, u
 			return err;
 		assert(table && copied);
 		at = entry_off(q, table, off);
-		err = cache_get(&q->l2, at, &s);
+		err = cache_get_rw(&q->l2, at, &s);
 		if (err)
 			return err;
 		e = (be64_t *)(void *)s->data;

@@ -54,7 +54,7 @@ int qcow2_refs_set(struct qcow2 *q, uint64_t first, uint64_t n, uint64_t value)
 			return err;
 		if (!off)
 			return qcow2_broken(q, "no refcount block for cluster", first);
-		err = cache_get(&q->refs, off, &s);
+		err = cache_get_rw(&q->refs, off, &s);
 		if (err)
 			return err;
 		for (uint32_t j = 0; j < k; j++)
