@@ -410,6 +410,8 @@ int disk_grow(struct disk *d, uint64_t size)
 
 void block_init(struct disk *d)
 {
+	/* What an earlier process acknowledged and no flush covered: our first flush does. */
+	d->acked = d->readonly ? 0 : 1;
 	list_init(&d->finished);
 	list_init(&d->waiting);
 	list_init(&d->wce_waiting);

@@ -10,7 +10,7 @@
 
 void sync_init(struct sync *s, struct file *f)
 {
-	*s = (struct sync){.file = f};
+	*s = (struct sync){.file = f, .writes = 1};
 	fiber_queue_init(&s->q);
 }
 

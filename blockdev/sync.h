@@ -12,6 +12,9 @@
  * switches less, a sixth of an install's time in writethrough.  If one took long, the
  * following go to a worker thread again, so that a slow disk does not hold up reads.
  *
+ * Number one is whatever was written before us: by a process that was killed, perhaps, and then
+ * it lies in the host's memory only.
+ *
  * A failed fdatasync is final: the kernel may have dropped the pages and marked
  * them clean, so a later success would mean nothing.  The error stays, and
  * everything that asks for durability from then on fails with it.

@@ -317,6 +317,9 @@ static int run(struct chk *c)
 	int err;
 
 	err = setup(c);
+	/* What a killed process wrote may not be durable, and repair builds on all of it. */
+	if (!err && c->fix)
+		err = file_fdatasync(c->file);
 	if (!err)
 		err = count_all(c);
 	if (err)
