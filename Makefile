@@ -52,7 +52,7 @@ VM_TESTS  := $(wildcard tests/vm/*.sh)
 BENCH_BIN := $(patsubst tests/bench/%.c,$(B)/tests/bench/%,$(wildcard tests/bench/*.c))
 
 .PHONY: all clean deps deps-build demo install uninstall unit tests fuzzers benches \
-        check check-lint check-unit check-san check-crash check-cli check-vm check-fuzz lint
+        check check-lint check-unit check-san check-crash check-faults check-cli check-vm check-fuzz lint
 .DELETE_ON_ERROR:
 .SECONDARY:
 all: $(B)/sluice
@@ -142,6 +142,9 @@ check-san:
 # Many more power cuts than 'make check' tries: a quarter of an hour.
 check-crash: $(B)/crash
 	$(Q)$(B)/crash --states 400000 --seeds 8 --repairs 50 --qemu $${TMPDIR:-/tmp}
+# Every single host operation of every row failing in turn, in each way: half an hour.
+check-faults: $(B)/crash
+	$(Q)$(B)/crash --states 1000 --seeds 1 --faults 1
 check-cli: all
 	$(Q)tests/run.sh $(RUN_cli)
 check-vm: all

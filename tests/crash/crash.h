@@ -38,6 +38,7 @@ struct run_log {
 	uint64_t seed;
 	struct mem_image start, live;
 	struct crash_log log;
+	uint64_t reopened_at; /* tick; 0: it was not */
 	struct disk_stats stats; /* of the last disk that was open */
 };
 /* Asserts that everything succeeds; the disk is abandoned at the end, as by a cut. */
@@ -51,6 +52,8 @@ void workload_run_faulty(struct loop *l, const struct row *row, uint64_t seed,
 	struct fault_rule *rule, int (*look)(struct disk *d, void *arg), void *arg,
 	struct run_log *out);
 void workload_free(struct run_log *r);
+/* Half way: what the log means once somebody else has opened what a failing host has left. */
+void faults_reopen(struct run_log *r, const struct fault_rule *rule, bool closed);
 
 struct tally {
 	uint64_t states, situations, violations;

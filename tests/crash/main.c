@@ -111,7 +111,7 @@ static void do_row(struct loop *l, const struct row *row, const struct args *a, 
 
 int main(int argc, char **argv)
 {
-	struct args a = {.states = 26000, .seeds = 2, .seed = 1};
+	struct args a = {.states = 26000, .seeds = 2, .seed = 1, .faults = 89};
 	struct tally sum = {0};
 	struct loop *l;
 	bool any = false;

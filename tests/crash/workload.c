@@ -191,9 +191,14 @@ static bool open_traced(struct loop *l, struct guest *g, uint64_t seed)
 	int err;
 
 	must(memfile_open(l, &r->live, seed, &f), "memfile");
-	if (g->rule) {
+	/* A host that has failed is mended before the disk is opened anew. */
+	if (g->rule && !(r->reopened_at && g->rule->failed)) {
 		must(fault_open(f, &t), "fault");
+		uint64_t matched = g->rule->matched, failed = g->rule->failed;
+
 		fault_add(t, g->rule);
+		g->rule->matched = matched; /* when the disk is opened anew, the count goes on */
+		g->rule->failed = failed;
 		f = t;
 	}
 	must(trace_open(f, &r->log, &t), "trace");
@@ -224,7 +229,10 @@ static void run(struct loop *l, struct guest *g, struct look_args *look)
 		return;
 	work(l, g, half);
 	if (row->reopen) {
-		must_unless_faulty(g, disk_close(g->d, NULL), "close");
+		int err = disk_close(g->d, NULL);
+
+		must_unless_faulty(g, err, "close");
+		faults_reopen(g->r, g->rule, !err);
 		if (!open_traced(l, g, g->r->seed * 2 + 2))
 			return;
 		work(l, g, row->ops - half);
