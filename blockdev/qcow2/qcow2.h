@@ -122,8 +122,10 @@ must_check int qcow2_alloc_locked(struct qcow2 *q, uint64_t want, struct run *ou
 void qcow2_alloc_add(struct qcow2 *q, const struct run *r);
 /* Until nothing is being counted ahead: suspends in a fiber, elsewhere turns the loop. */
 must_check int qcow2_alloc_settle(struct qcow2 *q);
-/* In a fiber, settled, at clean close: counts of unused clusters go back to zero, the file ends where they
- * began. */
+/*
+ * In a fiber, settled, at clean close: counts of unused clusters go back to zero, the file ends
+ * where they began.
+ */
 must_check int qcow2_alloc_close(struct qcow2 *q);
 
 /* ---- refcount.c; the caller holds table_lock ---- */
