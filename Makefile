@@ -139,9 +139,10 @@ check-unit: tests
 check-san:
 	$(Q)$(MAKE) --no-print-directory SAN=1 tests
 	$(Q)tests/run.sh $(RUN_san)
-# Many more power cuts than 'make check' tries: a quarter of an hour.
+# Many more power cuts than 'make check' tries, and cuts of repairs: ten minutes or so on two cores.
 check-crash: $(B)/crash
-	$(Q)$(B)/crash --states 400000 --seeds 8 --repairs 50 --qemu $${TMPDIR:-/tmp}
+	$(Q)$(B)/crash --exhaustive --states 200000 --seeds 3 --repairs 200 --faults 61 \
+		--qemu $${TMPDIR:-/tmp}
 # Every single host operation of every row failing in turn, in each way: half an hour.
 check-faults: $(B)/crash
 	$(Q)$(B)/crash --states 1000 --seeds 1 --faults 1

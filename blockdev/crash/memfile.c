@@ -138,6 +138,40 @@ void mem_set_size(struct mem_image *m, uint64_t size)
 	m->size = size;
 }
 
+/* Four lanes, because one multiplication after the other would wait for each. */
+static uint64_t page_digest(uint64_t i, const uint8_t *page)
+{
+	const uint64_t *w = (const uint64_t *)(const void *)page;
+	uint64_t h[4] = {1, 2, 3, 4}, any = 0;
+
+	for (unsigned k = 0; k < MEM_PAGE / 8; k += 4) {
+		for (unsigned lane = 0; lane < 4; lane++) {
+			h[lane] = (h[lane] ^ w[k + lane]) * 0x9E3779B97F4A7C15ULL;
+			h[lane] ^= h[lane] >> 32;
+			any |= w[k + lane];
+		}
+	}
+	if (!any) /* as if it were not there */
+		return 0;
+	for (unsigned lane = 0; lane < 4; lane++) {
+		i = (i ^ h[lane]) * 0xD6E8FEB86659FD93ULL;
+		i ^= i >> 32;
+	}
+	return i;
+}
+
+uint64_t mem_digest(const struct mem_image *m, uint64_t base)
+{
+	for (uint64_t k = 0; k < m->n_used; k++) {
+		uint64_t i = m->used[k];
+		const uint8_t *was = page_at(m->base, i);
+
+		if (memcmp(m->pages[i], was, MEM_PAGE))
+			base += page_digest(i, m->pages[i]) - page_digest(i, was);
+	}
+	return base;
+}
+
 /* ---- the engine ---- */
 
 struct memfile {

@@ -36,6 +36,12 @@ void mem_write(struct mem_image *m, const void *buf, uint64_t len, uint64_t off,
 /* Shrinking drops contents: a later growth reads as zeros. */
 void mem_set_size(struct mem_image *m, uint64_t size);
 
+/*
+ * Equal contents give equal numbers, however they came about (and different ones different numbers,
+ * but for one in 2^64).  base: the digest of m->base, 0 if there is none.
+ */
+uint64_t mem_digest(const struct mem_image *m, uint64_t base);
+
 /* The image stays the caller's.  0 or -ENOMEM. */
 must_check int memfile_open(struct loop *l, struct mem_image *m, uint64_t seed, struct file **out);
 

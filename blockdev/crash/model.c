@@ -31,20 +31,27 @@ static uint64_t size_after(const struct host_op *o, uint64_t size)
 	return max_u64(size, o->off + o->len);
 }
 
-/* Whole or by sector; never changes the file's length. */
-static void apply_data(struct mem_image *img, const struct host_op *o, uint64_t tear)
+bool model_has_data(const struct host_op *o)
 {
-	static const uint8_t zeros[SECTOR];
+	return o->op == FILE_WRITE || o->op == FILE_PUNCH;
+}
 
-	if (o->op != FILE_WRITE && o->op != FILE_PUNCH)
+/* Whole, or by pieces of unit bytes; never changes the file's length. */
+static void apply_data(
+	struct mem_image *img, const struct host_op *o, uint64_t tear, uint32_t unit)
+{
+	static const uint8_t zeros[MEM_PAGE];
+
+	if (!model_has_data(o))
 		return;
+	assert(is_pow2(unit) && unit <= MEM_PAGE);
 	if (!tear && o->op == FILE_WRITE) {
 		mem_write(img, o->data, o->len, o->off, false);
 		return;
 	}
 	for (uint64_t at = 0; at < o->len;) {
-		/* Sectors of the file, wherever the write begins. */
-		uint64_t k = min_u64(SECTOR - (o->off + at) % SECTOR, o->len - at);
+		/* Pieces of the file, wherever the write begins. */
+		uint64_t k = min_u64(unit - (o->off + at) % unit, o->len - at);
 
 		tear ^= tear << 13;
 		tear ^= tear >> 7;
@@ -78,7 +85,8 @@ static void make_durable(struct crash_model *m, const struct host_op *sync)
 			continue;
 		if (changes_size(o))
 			mem_set_size(&m->durable, size_after(o, m->durable.size));
-		apply_data(&m->durable, o, o->err && m->pending[i] % 3 == 1 ? m->pending[i] : 0);
+		apply_data(&m->durable, o, o->err && m->pending[i] % 3 == 1 ? m->pending[i] : 0,
+			SECTOR);
 		m->epoch++;
 	}
 	m->n_pending = kept;
@@ -139,7 +147,7 @@ static void build_one(const struct crash_model *m, const struct crash_choice *c,
 
 	if (c->fate[i] == FATE_LOST)
 		return;
-	apply_data(out, o, c->fate[i] == FATE_TORN ? c->tear + i + 1 : 0);
+	apply_data(out, o, c->fate[i] == FATE_TORN ? c->tear + i + 1 : 0, c->unit);
 }
 
 void model_build(const struct crash_model *m, const struct crash_choice *c, struct mem_image *out)

@@ -4,9 +4,10 @@
  *
  * At tick T a host operation is durable if an fdatasync that was submitted after it
  * completed has completed by T.  Every other operation submitted by T is pending: after the
- * cut it may have happened or not, each 512-byte sector of a write for itself, in any
- * order.  How long the file is, is a fact of its own: growth may be lost while data written
- * inside the file is kept, and the other way round; bytes past the end are gone.
+ * cut it may have happened or not, each 512-byte sector of a write for itself (or each
+ * 4096-byte block, if the choice says so), in any order.  How long the file is, is a fact of its
+ * own: growth may be lost while data written inside the file is kept, and the other way round;
+ * bytes past the end are gone.
  */
 #ifndef CRASH_MODEL_H
 #define CRASH_MODEL_H
@@ -34,11 +35,14 @@ void model_advance(struct crash_model *m, uint64_t at);
 enum fate { FATE_LOST, FATE_WHOLE, FATE_TORN };
 struct crash_choice {
 	uint8_t *fate; /* enum fate, by pending operation */
-	uint64_t tear; /* seed: which sectors of the torn ones */
+	uint64_t tear; /* seed: which pieces of the torn ones */
+	uint32_t unit; /* bytes of a piece, a power of two */
 	uint64_t size; /* of the file */
 	bool reversed; /* overlapping operations in the other order */
 };
 
+/* Does losing it change what the file holds, apart from its length? */
+bool model_has_data(const struct host_op *o);
 /* The file lengths that may be found after the cut; at most max of them.  Returns how many. */
 uint32_t model_sizes(const struct crash_model *m, uint64_t *sizes, uint32_t max);
 /* Builds the state into out, which is reset. */

@@ -88,17 +88,26 @@ void oracle_fini(struct oracle *o)
 	*o = (struct oracle){0};
 }
 
+/* Acknowledged with the cache off all its life, or FUA. */
+static bool stable_by_itself(const struct guest_op *w)
+{
+	return w->fua || (!w->wce_at_submit && !w->wce_at_end);
+}
+
 void oracle_at(struct oracle *o, uint64_t tick)
 {
 	memset(o->legal, 0xff, o->n_sectors * sizeof(*o->legal));
 	o->at = tick;
-	o->horizon = 0;
+	o->horizon = o->promises = 0;
 	for (uint64_t i = 0; i < o->log->n_guest; i++) {
 		const struct guest_op *g = &o->log->guest[i];
+		bool flush = g->kind == GUEST_FLUSH || g->kind == GUEST_WCE_OFF;
 
-		if ((g->kind == GUEST_FLUSH || g->kind == GUEST_WCE_OFF) && !g->err &&
-			g->acknowledged <= tick)
+		if (g->err || g->acknowledged > tick)
+			continue;
+		if (flush)
 			o->horizon = max_u64(o->horizon, g->submitted);
+		o->promises += flush || (g->kind == GUEST_WRITE && stable_by_itself(g));
 	}
 }
 
@@ -106,9 +115,7 @@ static bool stable(const struct oracle *o, const struct guest_op *w)
 {
 	if (w->acknowledged > o->at || w->err)
 		return false;
-	if (o->live)
-		return true;
-	return w->fua || (!w->wce_at_submit && !w->wce_at_end) || w->acknowledged < o->horizon;
+	return o->live || stable_by_itself(w) || w->acknowledged < o->horizon;
 }
 
 bool oracle_next_run(const struct oracle *o, uint64_t *at, uint64_t *n)

@@ -28,6 +28,11 @@ struct oracle {
 	uint64_t *runs; /* pairs: first sector, how many */
 	uint64_t n_runs;
 	uint32_t *legal; /* by sector: a version that is known to be legal at this tick */
+	/*
+	 * How many acknowledgements by now made something stable.  While it stays the same, what
+	 * was legal stays legal: a later tick only adds writes that may be found.
+	 */
+	uint64_t promises;
 	uint64_t at, horizon; /* writes acknowledged before the horizon are stable */
 	bool live;            /* no cut: whatever was acknowledged is what a read must find */
 };

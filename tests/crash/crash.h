@@ -56,15 +56,36 @@ void workload_free(struct run_log *r);
 void faults_reopen(struct run_log *r, const struct fault_rule *rule, bool closed);
 
 struct tally {
-	uint64_t states, situations, violations;
+	/*
+	 * States that were judged.  All are distinct: no two of one run agree in what the image
+	 * holds and in what the guest was promised.
+	 */
+	uint64_t states;
+	uint64_t tried; /* built; those seen before are not judged again */
+	uint64_t situations, exhausted; /* exhausted: every subset of pending writes was judged */
+	uint64_t violations;
 	uint64_t leaks, dirty; /* states with leaks; states that were repaired at open */
+	uint64_t repairs, second; /* repairs that were cut; states which that left */
 	uint64_t qemu_judged;
-	uint64_t faults; /* host failures injected */
+	uint64_t cpu_ns; /* spent on states and tried ones */
+	uint64_t faults, fault_states; /* host failures injected; states judged after them */
 };
+
+/* Digests of the states judged so far of one run. */
+struct seen {
+	uint64_t *slot, room, n;
+};
+bool seen_before(struct seen *s, uint64_t key); /* adds it */
+void seen_fini(struct seen *s);
+
 struct explore_opts {
 	uint64_t states;     /* about how many for this run */
 	uint64_t qemu_every; /* let qemu-img check judge one state in so many; 0: none */
-	const char *scratch; /* directory for that */
+	const char *scratch; /* file for that */
+	const char *keep;    /* file to which cases are added; NULL: none */
+	uint32_t tear;       /* bytes of a piece of a torn write; 0: a sector */
+	struct seen *seen;   /* NULL: starts with none */
+	bool exhaustive;     /* where few writes are pending, states or not; see explore.c */
 	bool verbose;
 };
 void explore(
@@ -73,8 +94,8 @@ void explore(
  * Cuts during the repair at open: up to first dirty states of the run, and for each of them second
  * states that a cut of its repair leaves.  All must be repairable, with no leak left.
  */
-void explore_repair(
-	struct loop *l, const struct run_log *r, uint64_t first, uint64_t second, struct tally *t);
+void explore_repair(struct loop *l, const struct run_log *r, const struct explore_opts *o,
+	uint64_t first, uint64_t second, struct tally *t);
 /*
  * Single failures of the host: every n-th operation of each kind, step apart, failing in each way;
  * the run goes on to its end, reads are judged, and the cuts after it.
@@ -82,7 +103,20 @@ void explore_repair(
 void explore_faults(
 	struct loop *l, const struct row *row, uint64_t seed, unsigned step, struct tally *t);
 /* One state again: "TICK:SIZE:TEAR:REV:FATES".  Prints the verdict; false: a violation. */
-bool explore_one(struct loop *l, const struct run_log *r, const char *spec);
+bool explore_one(
+	struct loop *l, const struct run_log *r, const struct explore_opts *o, const char *spec);
+
+/* A state that once failed, see cases.c. */
+struct crash_case {
+	struct crash_case *next;
+	char *row, *state, *what;
+	uint64_t seed;
+	unsigned line;
+};
+/* 0 or -errno, with a line on stderr.  The caller never frees: they are needed to the end. */
+must_check int cases_read(const char *path, struct crash_case **out);
+/* Prints a line; false: it fails, or it is stale. */
+bool case_replay(struct loop *l, const struct crash_case *c, struct tally *t);
 
 static inline uint64_t rng_next(uint64_t *s)
 {

@@ -1,14 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * explore.c - enumerates the cuts of a recorded run and judges each state.
+ * explore.c - enumerates the cuts of a recorded run.
  *
  * A situation is a set of durable and a set of pending host operations; it lasts for some
- * ticks, and is judged at its last one, where the oracle is strictest.  With few
- * operations pending every subset is built; otherwise the two extremes, each operation
- * alone lost, each alone kept, and random subsets with torn writes.
+ * ticks, and is judged at its last one, where the oracle is strictest.
  *
- * A state is judged as a user would meet it: opened for writing (which repairs a dirty image),
- * every sector ever written read and put to the oracle, then checked.
+ * Exhaustive: with at most EXHAUSTIVE_MAX writes pending every subset of them is judged, with
+ * every length of the file, and in both orders if two of them overlap.
+ * Sampled (seeded): with more, and for torn writes always.  The two extremes, all writes of one
+ * role lost or kept, one write lost or kept, and random subsets.
+ * Without explore_opts.exhaustive a situation is exhausted only if that fits its share of the
+ * budget; the tally tells how many were.  What one does not use goes to those that follow.
+ *
+ * No state is judged twice.  Two states are the same if the image holds the same bytes and the
+ * guest was promised the same (oracle.promises): the later one is legal if the earlier one was.
+ * So a count of states is one of distinct ones.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -18,161 +24,46 @@
 #include <unistd.h>
 #include "tests/crash/explore.h"
 
-#define EXHAUSTIVE_MAX 12   /* pending operations */
-#define READ_MAX       2048 /* sectors in one read */
-#define STATES_MIN     6    /* of one situation */
-
-/* ---- judging one state ---- */
-
-struct judge {
-	struct explorer *e;
-	struct disk *d;
-	struct file *f;
-	struct qcow2_check check;
-};
-
-static int read_run(struct judge *j, uint64_t at, uint64_t n)
-{
-	struct explorer *e = j->e;
-	int err = disk_pread(j->d, e->buf, n * SECTOR, at * SECTOR);
-
-	if (err) {
-		snprintf(
-			e->why, sizeof(e->why), "sector %" PRIu64 ": read: %s", at, strerror(-err));
-		return -1;
-	}
-	for (uint64_t s = 0; s < n; s++) {
-		enum verdict v = oracle_judge(&e->oracle, at + s, e->buf + s * SECTOR);
-
-		if (v == LEGAL)
-			continue;
-		snprintf(e->why, sizeof(e->why), "sector %" PRIu64 ": %s", at + s, verdict_name(v));
-		return -1;
-	}
-	return 0;
-}
-
-/* The disk may still have its old size, if nothing durable lies past it. */
-static int too_small(struct judge *j, uint64_t at, uint64_t n)
-{
-	static const uint64_t zeros[SECTOR / 8];
-	uint64_t size = disk_size(j->d) / SECTOR;
-
-	if (at < size && read_run(j, at, size - at))
-		return -1;
-	for (at = max_u64(at, size); at < j->e->oracle.n_sectors; at++) {
-		if (oracle_judge(&j->e->oracle, at, zeros) == LEGAL)
-			continue;
-		snprintf(j->e->why, sizeof(j->e->why),
-			"sector %" PRIu64 ": the disk ends before it", at);
-		return -1;
-	}
-	return 0;
-}
-
-/* All sectors that were ever written, in long reads. */
-static int read_all(void *arg)
-{
-	struct judge *j = arg;
-	uint64_t at = 0, n;
-
-	for (; oracle_next_run(&j->e->oracle, &at, &n); at += n) {
-		n = min_u64(n, READ_MAX);
-		if (at + n > disk_size(j->d) / SECTOR)
-			return too_small(j, at, n);
-		if (read_run(j, at, n))
-			return -1;
-	}
-	return 0;
-}
-
-static void check_line(void *arg, const char *line)
-{
-	fprintf(stderr, "  check: %s\n", line);
-}
-
-static int check_image(void *arg)
-{
-	struct judge *j = arg;
-
-	/* Wording a finding costs more than finding it. */
-	j->check.report = j->e->o->verbose ? check_line : NULL;
-	return qcow2_check(j->f, 0, &j->check, NULL);
-}
-
-bool explorer_dirty(const struct mem_image *m)
-{
-	struct qcow2_disk_header h;
-
-	mem_read(m, &h, sizeof(h), 0);
-	return be32_get(h.version) >= 3 && (be64_get(h.incompatible) & QCOW2_INCOMPAT_DIRTY);
-}
-
-static bool check_ok(struct explorer *e, bool was_dirty)
-{
-	struct judge j = {.e = e};
-	int err = memfile_open(e->loop, &e->state, 0, &j.f);
-
-	if (!err) {
-		err = fiber_run(e->loop, check_image, &j);
-		file_close(j.f);
-	}
-	if (err || j.check.corruptions || j.check.check_errors || (was_dirty && j.check.leaks)) {
-		snprintf(e->why, sizeof(e->why),
-			"check: %" PRIu64 " corruptions, %" PRIu64 " leaks%s, error %d",
-			j.check.corruptions, j.check.leaks, was_dirty ? " after repair" : "", err);
-		return false;
-	}
-	e->t->leaks += j.check.leaks > 0;
-	return true;
-}
-
-/* e->state after the cut: true if it keeps the contract.  The state is used up. */
-bool explorer_judge(struct explorer *e)
-{
-	bool qcow2 = !strcmp(e->r->row->format, "qcow2"), was_dirty = false;
-	struct disk_opts o = {.format = e->r->row->format,
-		.l2_cache_bytes = 64 * KiB,
-		.refcount_cache_bytes = 32 * KiB};
-	struct judge j = {.e = e};
-	struct why why = {{0}};
-	int err;
-
-	if (qcow2) {
-		was_dirty = explorer_dirty(&e->state);
-		e->t->dirty += was_dirty;
-	}
-	err = memfile_open(e->loop, &e->state, 0, &j.f);
-	if (!err)
-		err = disk_open_file(j.f, &o, &j.d, &why);
-	if (err) {
-		snprintf(e->why, sizeof(e->why), "does not open: %.200s", why_text(&why, err));
-		return false;
-	}
-	err = fiber_run(e->loop, read_all, &j);
-	disk_abandon(j.d);
-	return !err && (!qcow2 || check_ok(e, was_dirty));
-}
+#define EXHAUSTIVE_MAX 12 /* pending writes */
+#define STATES_MIN     6  /* of one situation */
+#define TRIES          4  /* for one state that was not seen before */
 
 /* ---- one choice ---- */
 
 static void print_choice(const struct explorer *e, const struct crash_choice *c)
 {
-	printf("crash --row '%s' --seed %" PRIu64 " --state %" PRIu64 ":%" PRIu64 ":%" PRIu64
-	       ":%d:",
-		e->r->row->name, e->r->seed, e->model.at, c->size, c->tear, c->reversed);
+	printf("crash --row '%s' --seed %" PRIu64, e->r->row->name, e->r->seed);
+	if (c->unit != SECTOR)
+		printf(" --tear %u", c->unit);
+	printf(" --state %" PRIu64 ":%" PRIu64 ":%" PRIu64 ":%d:", e->model.at, c->size, c->tear,
+		c->reversed);
 	for (uint32_t i = 0; i < e->model.n_pending; i++)
 		putchar("-+~"[c->fate[i]]);
 	putchar('\n');
 }
 
-static bool holds(struct explorer *e, const struct crash_choice *c)
+bool explorer_build_new(struct explorer *e)
 {
-	model_build(&e->model, c, &e->state);
+	uint64_t d;
+
+	if (e->digest_epoch != e->model.epoch) {
+		e->durable_digest = mem_digest(&e->model.durable, e->start_digest);
+		e->digest_epoch = e->model.epoch;
+	}
+	model_build(&e->model, &e->c, &e->state);
+	d = mem_digest(&e->state, e->durable_digest);
+	d = (d ^ e->state.size * 0x9E3779B97F4A7C15ULL) + e->oracle.promises;
+	e->t->tried++;
+	return !seen_before(e->seen, rng_next(&d));
+}
+
+bool explorer_holds(struct explorer *e)
+{
+	model_build(&e->model, &e->c, &e->state);
 	return explorer_judge(e);
 }
 
-/* Fewest lost operations with which it still fails. */
+/* Fewest lost operations with which it still fails; lost rather than torn. */
 static void minimise(struct explorer *e)
 {
 	char first[sizeof(e->why)];
@@ -184,15 +75,18 @@ static void minimise(struct explorer *e)
 		if (was == FATE_WHOLE)
 			continue;
 		e->c.fate[i] = FATE_WHOLE;
-		if (holds(e, &e->c))
+		if (!explorer_holds(e))
+			continue;
+		e->c.fate[i] = FATE_LOST;
+		if (was == FATE_TORN && explorer_holds(e))
 			e->c.fate[i] = was;
 	}
-	(void)!holds(e, &e->c);
+	(void)!explorer_holds(e);
 	if (!e->why[0])
 		memcpy(e->why, first, sizeof(first));
 }
 
-static void print_pending(const struct explorer *e)
+void explorer_print_pending(const struct explorer *e)
 {
 	static const char *const ops[] = {
 		"read", "write", "fdatasync", "extend", "punch", "truncate"};
@@ -200,16 +94,17 @@ static void print_pending(const struct explorer *e)
 	for (uint32_t i = 0; i < e->model.n_pending; i++) {
 		const struct host_op *o = &e->r->log.host[e->model.pending[i]];
 
-		printf("    %c %s %#" PRIx64 "+%#" PRIx64 " submitted %" PRIu64
+		printf("    %c %s %#" PRIx64 "+%#" PRIx64 " %s submitted %" PRIu64
 		       " completed %" PRId64 "\n",
-			"-+~"[e->c.fate[i]], ops[o->op], o -> off, o -> len, o -> submitted,
-			(int64_t)o -> completed);
+			"-+~"[e->c.fate[i]], ops[o->op], o->off, o->len,
+			model_has_data(o) ? role_names[role_of(&e->roles, o)] : "", o->submitted,
+			(int64_t)o->completed);
 	}
 }
 
-static void violation(struct explorer *e)
+void explorer_violation(struct explorer *e)
 {
-	uint64_t dirty = e->t->dirty, leaks = e->t->leaks;
+	struct tally before = *e->t;
 
 	e->t->violations++;
 	if (e->t->violations > 3)
@@ -219,9 +114,10 @@ static void violation(struct explorer *e)
 	minimise(e);
 	printf("  smallest: %s\n  ", e->why);
 	print_choice(e, &e->c);
-	print_pending(e);
-	e->t->dirty = dirty;
-	e->t->leaks = leaks;
+	explorer_print_pending(e);
+	case_from(e);
+	e->t->dirty = before.dirty;
+	e->t->leaks = before.leaks;
 }
 
 static void qemu_judges(struct explorer *e)
@@ -231,7 +127,7 @@ static void qemu_judges(struct explorer *e)
 	int st;
 	FILE *f;
 
-	snprintf(path, sizeof(path), "%s/state.qcow2", e->o->scratch);
+	snprintf(path, sizeof(path), "%s", e->o->scratch);
 	model_build(&e->model, &e->c, &e->state);
 	if (explorer_dirty(&e->state))
 		return; /* it would rightly find errors before the repair */
@@ -254,14 +150,16 @@ static void qemu_judges(struct explorer *e)
 	if (WIFEXITED(st) && (WEXITSTATUS(st) == 0 || WEXITSTATUS(st) == 3))
 		return;
 	snprintf(e->why, sizeof(e->why), "qemu-img check disagrees: status %d", WEXITSTATUS(st));
-	violation(e);
+	explorer_violation(e);
 }
 
 static void try_choice(struct explorer *e)
 {
+	if (!explorer_build_new(e))
+		return;
 	e->t->states++;
-	if (!holds(e, &e->c))
-		violation(e);
+	if (!explorer_judge(e))
+		explorer_violation(e);
 	else if (e->o->qemu_every && e->t->states % e->o->qemu_every == 0 &&
 		 !strcmp(e->r->row->format, "qcow2"))
 		qemu_judges(e);
@@ -269,7 +167,7 @@ static void try_choice(struct explorer *e)
 
 /* ---- the choices of one situation ---- */
 
-static void set_all(struct explorer *e, enum fate f)
+void explorer_set_all(struct explorer *e, enum fate f)
 {
 	memset(e->c.fate, f, e->model.n_pending);
 	e->c.size = e->sizes[f == FATE_WHOLE ? e->n_sizes - 1 : 0];
@@ -293,64 +191,104 @@ void explorer_random(struct explorer *e)
 	e->c.size = e->sizes[rng_next(&e->rng) % e->n_sizes];
 }
 
-static void exhaustive(struct explorer *e)
+static const struct host_op *data_op(const struct explorer *e, uint32_t k)
 {
-	for (uint32_t z = 0; z < e->n_sizes; z++) {
-		for (uint64_t mask = 0; mask < 1ULL << e->model.n_pending; mask++) {
-			set_all(e, FATE_LOST);
-			e->c.size = e->sizes[z];
-			for (uint32_t i = 0; i < e->model.n_pending; i++)
-				e->c.fate[i] = mask >> i & 1 ? FATE_WHOLE : FATE_LOST;
+	return &e->r->log.host[e->model.pending[e->data[k]]];
+}
+
+/* Do pending writes overlap, so that their order matters? */
+static bool overlaps(const struct explorer *e)
+{
+	for (uint32_t i = 0; i < e->n_data; i++)
+		for (uint32_t k = 0; k < i; k++)
+			if (ranges_overlap(data_op(e, i)->off, data_op(e, i)->len,
+				    data_op(e, k)->off, data_op(e, k)->len))
+				return true;
+	return false;
+}
+
+/* Every subset, with every length, in both orders where the order matters. */
+static void exhaustive(struct explorer *e, bool both)
+{
+	for (uint32_t z = 0; z < e->n_sizes << both; z++) {
+		for (uint64_t mask = 0; mask < 1ULL << e->n_data; mask++) {
+			explorer_set_all(e, FATE_LOST);
+			e->c.size = e->sizes[z >> both];
+			e->c.reversed = both && (z & 1);
+			for (uint32_t k = 0; k < e->n_data; k++)
+				e->c.fate[e->data[k]] = mask >> k & 1 ? FATE_WHOLE : FATE_LOST;
 			try_choice(e);
 		}
 	}
 }
 
-static void sampled(struct explorer *e, uint64_t budget)
+/* All pending writes of one role lost and the rest kept, or the other way round. */
+static void choose_role(struct explorer *e, enum role role, enum fate f)
 {
-	uint32_t n = e->model.n_pending;
+	explorer_set_all(e, f == FATE_LOST ? FATE_WHOLE : FATE_LOST);
+	for (uint32_t k = 0; k < e->n_data; k++)
+		if (role_of(&e->roles, data_op(e, k)) == role)
+			e->c.fate[e->data[k]] = f;
+}
 
-	set_all(e, FATE_LOST);
-	try_choice(e);
-	set_all(e, FATE_WHOLE);
-	try_choice(e);
-	for (uint64_t i = 2; i < budget; i++) {
-		uint64_t k = rng_next(&e->rng) % 4;
+static void choose_one(struct explorer *e, uint32_t k, enum fate f)
+{
+	explorer_set_all(e, f == FATE_LOST ? FATE_WHOLE : FATE_LOST);
+	e->c.fate[e->data[k]] = f;
+}
 
-		if (k < 2) {
-			explorer_random(e);
-		} else {
-			uint32_t one = (uint32_t)(rng_next(&e->rng) % n);
+static void choose_sample(struct explorer *e)
+{
+	uint64_t k = rng_next(&e->rng) % 8;
+	enum fate f = k & 1 ? FATE_LOST : FATE_WHOLE;
 
-			set_all(e, k == 2 ? FATE_WHOLE : FATE_LOST);
-			e->c.fate[one] = k == 2 ? FATE_LOST : FATE_WHOLE;
-		}
+	if (k < 4)
+		explorer_random(e);
+	else if (k < 6)
+		choose_one(e, (uint32_t)(rng_next(&e->rng) % e->n_data), f);
+	else
+		choose_role(e, (enum role)(rng_next(&e->rng) % N_ROLES), f);
+}
+
+/* Until so many new states are found, or hardly any are new. */
+static void sample(struct explorer *e, uint64_t want)
+{
+	uint64_t end = e->t->states + want;
+
+	for (uint64_t i = 0; i < want * TRIES && e->t->states < end; i++) {
+		choose_sample(e);
 		try_choice(e);
 	}
 }
 
-static void situation(struct explorer *e, uint64_t budget)
+/* Returns how many states of the budget were used up. */
+static uint64_t situation(struct explorer *e, uint64_t budget)
 {
-	uint32_t n = e->model.n_pending;
+	uint64_t before = e->t->states, all;
+	bool both;
 
 	e->t->situations++;
-	oracle_at(&e->oracle, e->model.at);
-	e->n_sizes = model_sizes(&e->model, e->sizes, SIZES_MAX);
-	if (n == 0) {
-		set_all(e, FATE_LOST);
+	explorer_set_all(e, FATE_LOST);
+	try_choice(e);
+	if (!e->n_data && e->n_sizes == 1) {
+		e->t->exhausted++;
+		return 1;
+	}
+	both = overlaps(e);
+	all = e->n_data <= EXHAUSTIVE_MAX ? (uint64_t)e->n_sizes << both << e->n_data : UINT64_MAX;
+	if (all <= budget || (e->o->exhaustive && all < UINT64_MAX)) {
+		exhaustive(e, both);
+		e->t->exhausted++;
+		budget /= 4; /* torn ones */
+		if (e->o->exhaustive)
+			before = e->t->states;
+	} else {
+		explorer_set_all(e, FATE_WHOLE);
 		try_choice(e);
-		return;
 	}
-	if (n <= EXHAUSTIVE_MAX && (e->n_sizes << n) <= budget) {
-		exhaustive(e);
-		budget -= e->n_sizes << n;
-		for (uint64_t i = 0; i < budget / 4; i++) {
-			explorer_random(e);
-			try_choice(e);
-		}
-		return;
-	}
-	sampled(e, budget);
+	if (e->n_data && e->t->states - before < budget)
+		sample(e, budget - (e->t->states - before));
+	return e->t->states - before;
 }
 
 /* Is the next event one of the host's (or the last)?  Then the situation ends here. */
@@ -373,6 +311,22 @@ uint64_t *explorer_ticks(const struct crash_log *log, uint64_t *n)
 	return at;
 }
 
+void explorer_situation(struct explorer *e)
+{
+	e->n_sizes = model_sizes(&e->model, e->sizes, SIZES_MAX);
+	e->n_data = 0;
+	for (uint32_t i = 0; i < e->model.n_pending; i++)
+		if (model_has_data(&e->model.log->host[e->model.pending[i]]))
+			e->data[e->n_data++] = i;
+}
+
+void explorer_at(struct explorer *e, uint64_t tick)
+{
+	model_advance(&e->model, tick);
+	oracle_at(&e->oracle, tick);
+	explorer_situation(e);
+}
+
 void explorer_init(struct explorer *e, struct loop *l, const struct run_log *r,
 	const struct explore_opts *o, struct tally *t)
 {
@@ -381,8 +335,16 @@ void explorer_init(struct explorer *e, struct loop *l, const struct run_log *r,
 	if (oracle_init(&e->oracle, &r->log, max_u64(r->row->create.size, r->row->grow) / SECTOR))
 		abort();
 	mem_init(&e->state);
+	roles_init(&e->roles, r);
+	e->seen = o->seen ? o->seen : &e->own_seen;
+	e->start_digest = mem_digest(&r->start, 0);
+	e->digest_epoch = UINT64_MAX;
+	e->c.unit = o->tear ? o->tear : SECTOR;
 	e->c.fate = calloc(r->log.n_host + 1, 1);
-	e->buf = malloc(READ_MAX * SECTOR);
+	e->data = calloc(r->log.n_host + 1, sizeof(*e->data));
+	e->buf = malloc(EXPLORER_BUF_SECTORS * SECTOR);
+	if (!e->c.fate || !e->data || !e->buf)
+		abort();
 }
 
 void explorer_fini(struct explorer *e)
@@ -390,51 +352,57 @@ void explorer_fini(struct explorer *e)
 	model_fini(&e->model);
 	oracle_fini(&e->oracle);
 	mem_fini(&e->state);
+	roles_fini(&e->roles);
+	seen_fini(&e->own_seen);
 	free(e->c.fate);
+	free(e->data);
 	free(e->buf);
 }
 
 void explore(struct loop *l, const struct run_log *r, const struct explore_opts *o, struct tally *t)
 {
 	struct explorer e;
-	uint64_t n, *ticks = explorer_ticks(&r->log, &n);
+	uint64_t n, *ticks = explorer_ticks(&r->log, &n), left = o->states;
 
 	explorer_init(&e, l, r, o, t);
 	/* With fewer states than situations want, some situations are left out, at random. */
-	for (uint64_t i = 0; i < n; i++) {
-		model_advance(&e.model, ticks[i]);
-		if (o->states >= n * STATES_MIN)
-			situation(&e, o->states / n);
-		else if (rng_next(&e.rng) % (n * STATES_MIN) < o->states)
-			situation(&e, STATES_MIN);
+	for (uint64_t i = 0; i < n && (left || o->exhaustive); i++) {
+		uint64_t share = left / (n - i);
+
+		if (share < STATES_MIN && !o->exhaustive &&
+			rng_next(&e.rng) % ((n - i) * STATES_MIN) >= left)
+			continue;
+		explorer_at(&e, ticks[i]);
+		left -= min_u64(left, situation(&e, max_u64(share, STATES_MIN)));
 	}
 	explorer_fini(&e);
 	free(ticks);
 }
 
-bool explore_one(struct loop *l, const struct run_log *r, const char *spec)
+bool explore_one(
+	struct loop *l, const struct run_log *r, const struct explore_opts *o, const char *spec)
 {
-	struct explore_opts o = {.verbose = true};
 	struct tally t = {0};
 	struct explorer e;
 	uint64_t at = 0;
 	int rev = 0, used = 0;
 	bool ok;
 
-	explorer_init(&e, l, r, &o, &t);
+	explorer_init(&e, l, r, o, &t);
 	if (sscanf(spec, "%" SCNu64 ":%" SCNu64 ":%" SCNu64 ":%d:%n", &at, &e.c.size, &e.c.tear,
-		    &rev, &used) < 4)
+		    &rev, &used) < 4) {
+		explorer_fini(&e);
 		return false;
+	}
 	e.c.reversed = rev;
-	model_advance(&e.model, at);
-	oracle_at(&e.oracle, at);
+	explorer_at(&e, at);
 	for (uint32_t i = 0; i < e.model.n_pending && spec[used]; i++, used++)
 		e.c.fate[i] = spec[used] == '+'   ? FATE_WHOLE
 			      : spec[used] == '~' ? FATE_TORN
 						  : FATE_LOST;
-	ok = holds(&e, &e.c);
+	ok = explorer_holds(&e);
 	printf("%s\n", ok ? "holds" : e.why);
-	print_pending(&e);
+	explorer_print_pending(&e);
 	explorer_fini(&e);
 	return ok;
 }

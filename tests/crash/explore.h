@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * explore.h - the explorer from the inside, for explore.c and repair.c.
+ * explore.h - the explorer from the inside.
  */
 #ifndef TESTS_CRASH_EXPLORE_H
 #define TESTS_CRASH_EXPLORE_H
 
 #include "tests/crash/crash.h"
+#include "tests/crash/roles.h"
 
-#define SIZES_MAX 8
+#define SIZES_MAX            8
+#define EXPLORER_BUF_SECTORS 2048 /* in one read */
 
 struct explorer {
 	struct loop *loop;
@@ -20,20 +22,43 @@ struct explorer {
 	struct crash_choice c;
 	uint64_t sizes[SIZES_MAX];
 	uint32_t n_sizes;
+	uint32_t *data; /* which pending operations have data: positions in model.pending */
+	uint32_t n_data;
 	uint64_t rng;
 	uint8_t *buf;
 	char why[256]; /* what the last judgement found */
+	struct roles roles;
+	struct seen own_seen, *seen;
+	uint64_t start_digest, durable_digest, digest_epoch;
 };
 
 void explorer_init(struct explorer *e, struct loop *l, const struct run_log *r,
 	const struct explore_opts *o, struct tally *t);
 void explorer_fini(struct explorer *e);
-/* e->state after the cut: true if it keeps the contract, else e->why says what.  Uses it up. */
-bool explorer_judge(struct explorer *e);
-/* A random choice into e->c; e->sizes must be filled. */
+/* Moves the cut of model and oracle, and fills in what the choices are made from. */
+void explorer_at(struct explorer *e, uint64_t tick);
+/* The same for a model that was moved already. */
+void explorer_situation(struct explorer *e);
+/* Sets all fates and the length that goes with them. */
+void explorer_set_all(struct explorer *e, enum fate f);
+/* A random choice into e->c. */
 void explorer_random(struct explorer *e);
-bool explorer_dirty(const struct mem_image *m);
+/* Builds e->c into e->state; false if this state was judged before. */
+bool explorer_build_new(struct explorer *e);
+/* Builds and judges e->c, whether it was judged before or not. */
+bool explorer_holds(struct explorer *e);
+/* A state that does not hold: counts it, minimises it, says how to see it again. */
+void explorer_violation(struct explorer *e);
+/* One line for each pending operation and what became of it. */
+void explorer_print_pending(const struct explorer *e);
 /* The last tick of each situation of a log; the caller frees. */
 uint64_t *explorer_ticks(const struct crash_log *log, uint64_t *n);
+
+/* judge.c: does e->state keep the contract?  If not e->why says why.  Uses the state up. */
+bool explorer_judge(struct explorer *e);
+bool explorer_dirty(const struct mem_image *m);
+
+/* cases.c: e->c fails; says (and keeps, if asked) the line of the case.  Changes e->c. */
+void case_from(struct explorer *e);
 
 #endif

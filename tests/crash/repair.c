@@ -35,15 +35,15 @@ static bool record_repair(struct explorer *e, const struct mem_image *first, str
 static void one_second_cut(struct explorer *in, uint64_t first_at, const struct crash_log *log,
 	const struct mem_image *first, uint64_t tick)
 {
-	struct explore_opts o = {0};
-
 	model_fini(&in->model);
 	model_init(&in->model, log, first);
 	model_advance(&in->model, tick);
-	in->n_sizes = model_sizes(&in->model, in->sizes, SIZES_MAX);
-	in->o = &o;
+	explorer_situation(in);
+	in->digest_epoch = UINT64_MAX;
 	explorer_random(in);
-	model_build(&in->model, &in->c, &in->state);
+	in->t->second++;
+	if (!explorer_build_new(in))
+		return;
 	in->t->states++;
 	if (explorer_judge(in))
 		return;
@@ -69,8 +69,14 @@ static void second_cuts(struct explorer *e, const struct mem_image *first, uint6
 	ticks = explorer_ticks(&log, &n_ticks);
 	explorer_init(&in, e->loop, e->r, e->o, e->t);
 	oracle_at(&in.oracle, e->model.at);
+	in.seen = e->seen;
+	in.start_digest = mem_digest(first, e->durable_digest);
 	free(in.c.fate);
+	free(in.data);
 	in.c.fate = calloc(log.n_host + 1, 1);
+	in.data = calloc(log.n_host + 1, sizeof(*in.data));
+	if (!in.c.fate || !in.data)
+		abort();
 	in.rng = rng_next(&e->rng);
 	for (uint64_t i = 0; i < n; i++)
 		one_second_cut(&in, e->model.at, &log, first, ticks[rng_next(&in.rng) % n_ticks]);
@@ -79,27 +85,26 @@ static void second_cuts(struct explorer *e, const struct mem_image *first, uint6
 	crash_log_fini(&log);
 }
 
-void explore_repair(
-	struct loop *l, const struct run_log *r, uint64_t first, uint64_t second, struct tally *t)
+void explore_repair(struct loop *l, const struct run_log *r, const struct explore_opts *o,
+	uint64_t first, uint64_t second, struct tally *t)
 {
-	struct explore_opts o = {0};
 	struct mem_image state;
 	uint64_t n, *ticks = explorer_ticks(&r->log, &n), done = 0;
 	struct explorer e;
 
-	explorer_init(&e, l, r, &o, t);
+	explorer_init(&e, l, r, o, t);
 	mem_init(&state);
 	for (uint64_t i = 0; i < n && done < first; i++) {
 		/* Spread over the run; each situation once. */
 		if (rng_next(&e.rng) % (n - i) >= first - done)
 			continue;
-		model_advance(&e.model, ticks[i]);
-		oracle_at(&e.oracle, ticks[i]);
-		e.n_sizes = model_sizes(&e.model, e.sizes, SIZES_MAX);
+		explorer_at(&e, ticks[i]);
 		explorer_random(&e);
+		e.durable_digest = mem_digest(&e.model.durable, e.start_digest);
 		model_build(&e.model, &e.c, &state);
 		if (!explorer_dirty(&state))
 			continue;
+		t->repairs++;
 		second_cuts(&e, &state, second);
 		done++;
 	}

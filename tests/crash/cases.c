@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * cases.c - states that failed once, tried again by every run (tests/crash/cases/found).
+ *
+ * A line is "row | seed | state | what it caught".  A tick or an offset means nothing once the
+ * source has changed (the mended source itself makes another recording), so a state is said in
+ * terms that survive that, and is looked for at every cut of the run:
+ *
+ *   lose=refblock,l2   every pending write with one of these roles (roles.h) is lost, the rest kept
+ *   alone              each of them alone instead of all at once
+ *   torn               torn instead of lost
+ *   size=first         and the file has its old length; default: the new one
+ *
+ * A case that finds nothing to lose in the whole run is stale, and says so: it tests nothing.
+ * What cannot be said this way is kept as "exact=DIGEST SPEC", for this recording only; it is
+ * stale as soon as the recording is another one.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "tests/crash/explore.h"
+
+struct selector {
+	unsigned roles; /* bit by enum role */
+	bool alone, torn, first_size;
+};
+
+static uint64_t log_digest(const struct crash_log *log)
+{
+	uint64_t d = log->n_host;
+
+	for (uint64_t i = 0; i < log->n_host; i++) {
+		const struct host_op *o = &log->host[i];
+		uint64_t of[] = {(uint64_t)o->op, o->off, o->len, o->submitted, o->completed};
+
+		for (size_t k = 0; k < ARRAY_SIZE(of); k++) {
+			d ^= of[k];
+			d = rng_next(&d);
+		}
+	}
+	return d;
+}
+
+/* ---- words ---- */
+
+static bool parse_roles(char *list, unsigned *roles)
+{
+	char *save = NULL;
+
+	for (char *w = strtok_r(list, ",", &save); w; w = strtok_r(NULL, ",", &save)) {
+		unsigned k = 0;
+
+		while (k < N_ROLES && strcmp(w, role_names[k]))
+			k++;
+		if (k == N_ROLES)
+			return false;
+		*roles |= 1u << k;
+	}
+	return *roles != 0;
+}
+
+static bool parse_selector(const char *words, struct selector *s)
+{
+	char copy[200], *save = NULL;
+	bool ok = true;
+
+	snprintf(copy, sizeof(copy), "%s", words);
+	for (char *w = strtok_r(copy, " ", &save); w && ok; w = strtok_r(NULL, " ", &save)) {
+		if (!strncmp(w, "lose=", 5))
+			ok = parse_roles(w + 5, &s->roles);
+		else if (!strcmp(w, "alone"))
+			s->alone = true;
+		else if (!strcmp(w, "torn"))
+			s->torn = true;
+		else if (!strcmp(w, "size=first"))
+			s->first_size = true;
+		else
+			ok = false;
+	}
+	return ok && (s->roles || s->first_size);
+}
+
+static void print_selector(const struct selector *s, char *out, size_t room)
+{
+	size_t n = 0;
+	const char *sep = "lose=";
+
+	*out = 0;
+	for (unsigned k = 0; k < N_ROLES; k++) {
+		if (!(s->roles >> k & 1))
+			continue;
+		n += (size_t)snprintf(out + n, room - n, "%s%s", sep, role_names[k]);
+		sep = ",";
+	}
+	snprintf(out + n, room - n, "%s%s%s", s->alone ? " alone" : "", s->torn ? " torn" : "",
+		!s->first_size ? ""
+		: n            ? " size=first"
+			       : "size=first");
+}
+
+/* ---- choices ---- */
+
+static bool selected(const struct explorer *e, const struct selector *s, uint32_t k)
+{
+	const struct host_op *o = &e->r->log.host[e->model.pending[e->data[k]]];
+
+	return s->roles >> role_of(&e->roles, o) & 1;
+}
+
+/* k: the one to lose, where it is alone.  False: there is nothing to lose. */
+static bool choose(struct explorer *e, const struct selector *s, uint32_t k)
+{
+	bool any = s->first_size && e->n_sizes > 1;
+
+	explorer_set_all(e, FATE_WHOLE);
+	if (s->first_size)
+		e->c.size = e->sizes[0];
+	e->c.tear = 0x5eed;
+	for (uint32_t i = 0; i < e->n_data; i++) {
+		if (!selected(e, s, i) || (s->alone && i != k))
+			continue;
+		e->c.fate[e->data[i]] = s->torn ? FATE_TORN : FATE_LOST;
+		any = true;
+	}
+	return any;
+}
+
+/* ---- from a failing state to a case ---- */
+
+static bool fails_as(struct explorer *e, const struct selector *s, uint32_t k)
+{
+	return choose(e, s, k) && !explorer_holds(e);
+}
+
+/* The simplest selector that fails at this cut; false: none does. */
+static bool find_selector(struct explorer *e, struct selector *s)
+{
+	unsigned roles = 0;
+	uint32_t last = 0;
+
+	for (uint32_t k = 0; k < e->n_data; k++) {
+		if (e->c.fate[e->data[k]] == FATE_WHOLE)
+			continue;
+		roles |= 1u << role_of(&e->roles, &e->r->log.host[e->model.pending[e->data[k]]]);
+		last = k;
+	}
+	for (unsigned how = 0; how < 8; how++) {
+		*s = (struct selector){.roles = roles,
+			.alone = how >> 1 & 1,
+			.torn = how >> 2 & 1,
+			.first_size = how & 1};
+		if (fails_as(e, s, last))
+			return true;
+	}
+	return false;
+}
+
+static void keep_line(const char *path, const char *line)
+{
+	char had[512];
+	FILE *f = fopen(path, "a+");
+
+	if (!f) {
+		fprintf(stderr, "crash: %s: %s\n", path, strerror(errno));
+		return;
+	}
+	rewind(f);
+	while (fgets(had, sizeof(had), f))
+		if (!strcmp(had, line))
+			goto out;
+	fputs(line, f);
+out:
+	fclose(f);
+}
+
+static void exact_spec(const struct explorer *e, char *out, size_t room)
+{
+	size_t n = (size_t)snprintf(out, room,
+		"exact=%016" PRIx64 " %" PRIu64 ":%" PRIu64 ":%" PRIu64 ":%d:",
+		log_digest(&e->r->log), e->model.at, e->c.size, e->c.tear, e->c.reversed);
+
+	for (uint32_t i = 0; i < e->model.n_pending && n + 1 < room; i++)
+		out[n++] = "-+~"[e->c.fate[i]];
+	out[n] = 0;
+}
+
+void case_from(struct explorer *e)
+{
+	char state[300], line[512], why[sizeof(e->why)];
+	struct selector s;
+
+	memcpy(why, e->why, sizeof(why));
+	exact_spec(e, state, sizeof(state));
+	if (explorer_holds(e)) { /* somebody else found it at fault, qemu-img maybe */
+		memcpy(e->why, why, sizeof(why));
+		return;
+	}
+	if (find_selector(e, &s))
+		print_selector(&s, state, sizeof(state));
+	snprintf(line, sizeof(line), "%s | %" PRIu64 " | %s | %s\n", e->r->row->name, e->r->seed,
+		state, e->why);
+	printf("  case: %s", line);
+	if (e->o->keep)
+		keep_line(e->o->keep, line);
+}
+
+/* ---- trying them again ---- */
+
+static char *word_copy(const char *from, const char *to)
+{
+	char *w;
+
+	while (from < to && (*from == ' ' || *from == '\t'))
+		from++;
+	while (to > from && strchr(" \t\n", to[-1]))
+		to--;
+	w = strndup(from, (size_t)(to - from));
+	if (!w)
+		abort();
+	return w;
+}
+
+static bool parse_line(const char *line, struct crash_case *c)
+{
+	const char *a = strchr(line, '|'), *b = a ? strchr(a + 1, '|') : NULL,
+		   *d = b ? strchr(b + 1, '|') : NULL;
+
+	if (!d)
+		return false;
+	c->row = word_copy(line, a);
+	c->seed = strtoull(a + 1, NULL, 10);
+	c->state = word_copy(b + 1, d);
+	c->what = word_copy(d + 1, d + strlen(d));
+	return true;
+}
+
+int cases_read(const char *path, struct crash_case **out)
+{
+	struct crash_case **tail = out;
+	char line[512];
+	unsigned n = 0;
+	FILE *f = fopen(path, "r");
+
+	*out = NULL;
+	if (!f) {
+		int err = -errno;
+
+		fprintf(stderr, "crash: %s: %s\n", path, strerror(-err));
+		return err;
+	}
+	while (fgets(line, sizeof(line), f)) {
+		struct crash_case *c;
+
+		n++;
+		if (line[0] == '#' || line[0] == '\n')
+			continue;
+		c = calloc(1, sizeof(*c));
+		if (!c || !parse_line(line, c)) {
+			fprintf(stderr, "crash: %s:%u: not a case\n", path, n);
+			free(c);
+			fclose(f);
+			return -EINVAL;
+		}
+		c->line = n;
+		*tail = c;
+		tail = &c->next;
+	}
+	fclose(f);
+	return 0;
+}
+
+static void try_here(struct explorer *e, const struct selector *s, uint64_t *met)
+{
+	for (uint32_t k = 0; k < (s->alone ? e->n_data : 1); k++) {
+		if (s->alone && !selected(e, s, k))
+			continue;
+		if (!choose(e, s, k))
+			continue;
+		++*met;
+		if (!explorer_build_new(e))
+			continue;
+		e->t->states++;
+		if (!explorer_judge(e) && !e->t->violations++) {
+			printf("VIOLATION %s: %s\n", e->r->row->name, e->why);
+			explorer_print_pending(e);
+		}
+	}
+}
+
+/* Returns how many states the case describes in this run. */
+static uint64_t replay_selector(struct explorer *e, const struct selector *s)
+{
+	uint64_t met = 0, n, *ticks = explorer_ticks(&e->r->log, &n);
+
+	for (uint64_t i = 0; i < n; i++) {
+		explorer_at(e, ticks[i]);
+		try_here(e, s, &met);
+	}
+	free(ticks);
+	return met;
+}
+
+static uint64_t replay_exact(struct loop *l, const struct run_log *r, const char *state,
+	const struct explore_opts *o, struct tally *t)
+{
+	char *spec;
+
+	if (strtoull(state, &spec, 16) != log_digest(&r->log))
+		return 0;
+	t->states++;
+	t->violations += !explore_one(l, r, o, spec + strspn(spec, " "));
+	return 1;
+}
+
+static const struct row *find_row(const char *name)
+{
+	for (unsigned i = 0; i < n_rows; i++)
+		if (!strcmp(rows[i].name, name))
+			return &rows[i];
+	return NULL;
+}
+
+bool case_replay(struct loop *l, const struct crash_case *c, struct tally *t)
+{
+	const struct row *row = find_row(c->row);
+	struct explore_opts o = {0};
+	struct selector s = {0};
+	struct tally mine = {0};
+	struct run_log r;
+	uint64_t met = 0;
+	bool exact = !strncmp(c->state, "exact=", 6);
+
+	if (row && (exact || parse_selector(c->state, &s))) {
+		struct explorer e;
+
+		workload_run(l, row, c->seed, &r);
+		explorer_init(&e, l, &r, &o, &mine);
+		met = exact ? replay_exact(l, &r, c->state + 6, &o, &mine)
+			    : replay_selector(&e, &s);
+		explorer_fini(&e);
+		workload_free(&r);
+	}
+	t->states += mine.states;
+	t->tried += mine.tried;
+	t->violations += mine.violations || !met;
+	if (mine.violations || !met)
+		printf("FAIL case in line %u (%s, seed %" PRIu64 ", %s): %s\n", c->line, c->row,
+			c->seed, c->state,
+			!met ? "stale: this run has no such state; record it again or drop it"
+			     : c->what);
+	return met && !mine.violations;
+}
