@@ -7,6 +7,12 @@
  * L2 entries, so that a reader never sees a cluster before its content.  In clusters never used
  * before, the rest reads as zeros; in used ones the rest is written with the data.
  *
+ * Where fdatasyncs come often, the neighbourhood of the data in a never-used cluster is written as
+ * zeros all the same.  To the host's file system space that was never written is another state:
+ * the first fdatasync after a first write there waits for its journal (ext4: 310 us against 170), a
+ * later one in written space does not.  A recorded Debian install has 6,367 writes into
+ * sectors that were never written; filled up to 64 KiB, 2,483 are left, for 7 % more bytes.
+ *
  * Two writes that allocate the same guest cluster take turns: the later one waits on
  * q->pending and then finds the cluster mapped.
  */
@@ -26,10 +32,31 @@ static bool pending_overlaps(const struct qcow2 *q, uint64_t first, uint64_t n)
 	return false;
 }
 
+#define FILL_BYTES  (64 * KiB)
+#define FILL_WRITES 8 /* host writes since the last fdatasync, up to which they come often */
+
 static int write_in_place(struct qcow2 *q, struct iov_cursor *src, uint64_t host_off, uint64_t len)
 {
 	int err = iov_transfer(q->fmt.file, FILE_WRITE, src, host_off, 0, len, 0);
 
+	if (!err)
+		sync_note(&q->fmt.sync);
+	return err;
+}
+
+/* Data into never-used clusters, of which nothing but zeros can be read yet. */
+static int write_fresh(
+	struct qcow2 *q, struct iov_cursor *src, struct run r, uint64_t head, uint64_t len)
+{
+	uint64_t unit = min_u64(q->h.cluster_size, FILL_BYTES), before = 0, after = 0;
+	uint64_t host_off = (r.first << q->h.cluster_bits) + head;
+	int err;
+
+	if (q->fmt.sync.writes - q->fmt.sync.durable <= FILL_WRITES) {
+		before = host_off % unit;
+		after = round_up(host_off + len, unit) - (host_off + len);
+	}
+	err = iov_transfer(q->fmt.file, FILE_WRITE, src, host_off - before, before, len, after);
 	if (!err)
 		sync_note(&q->fmt.sync);
 	return err;
@@ -68,7 +95,7 @@ static int write_alloc(
 	}
 	*done = min_u64(w.len, (r.n << q->h.cluster_bits) - head);
 	if (r.fresh)
-		err = write_in_place(q, src, (r.first << q->h.cluster_bits) + head, *done);
+		err = write_fresh(q, src, r, head, *done);
 	else
 		err = write_whole(q, src, r.first << q->h.cluster_bits, head, *done, r.n);
 	if (!err) {

@@ -480,6 +480,33 @@ START_TEST(allocating_writes_in_writethrough_cost_one_fdatasync_and_a_sector)
 }
 END_TEST
 
+/* 4 KiB writes into new clusters: zeros around them where each is followed by an fdatasync. */
+START_TEST(small_writes_fill_their_neighbourhood_only_where_fdatasyncs_are_frequent)
+{
+	struct disk_stats s;
+	struct bed b;
+
+	bed_new(&b, "qcow2", CACHE_WRITETHROUGH);
+	for (uint64_t i = 0; i < 64; i++)
+		ck_assert_int_eq(call(&b, BLK_WRITE, i * 64 * KiB + 8 * KiB, 4 * KiB, 0), 0);
+	disk_stats_get(b.d, &s);
+	ck_assert_uint_eq(s.data_bytes, 64 * 64 * KiB);
+	for (uint64_t i = 0; i < 64; i++)
+		ck_assert_int_eq(call(&b, BLK_WRITE, i * 64 * KiB + 32 * KiB, 4 * KiB, 0), 0);
+	disk_stats_get(b.d, &s);
+	ck_assert_uint_eq(s.data_bytes, 64 * 68 * KiB);
+	ck_assert_int_eq(disk_close(b.d, NULL), 0);
+	bed_free(&b);
+	bed_new(&b, "qcow2", CACHE_WRITEBACK);
+	for (uint64_t i = 0; i < 64; i++)
+		ck_assert_int_eq(call(&b, BLK_WRITE, i * 64 * KiB + 8 * KiB, 4 * KiB, 0), 0);
+	disk_stats_get(b.d, &s);
+	ck_assert_uint_lt(s.data_bytes, 16 * 64 * KiB);
+	ck_assert_int_eq(disk_close(b.d, NULL), 0);
+	bed_free(&b);
+}
+END_TEST
+
 START_TEST(a_disk_grows_and_keeps_what_it_holds)
 {
 	struct bed b;
@@ -534,6 +561,8 @@ int main(void)
 	tcase_add_loop_test(t, a_failed_write_reaches_the_guest_and_harms_nothing_else, 0, n);
 	tcase_add_loop_test(
 		t, allocating_writes_in_writethrough_cost_one_fdatasync_and_a_sector, 0, 2);
+	tcase_add_test(
+		t, small_writes_fill_their_neighbourhood_only_where_fdatasyncs_are_frequent);
 	tcase_add_loop_test(t, a_disk_grows_and_keeps_what_it_holds, 0, n);
 	tcase_add_test(t, cache_modes_are_known_by_their_names);
 	suite_add_tcase(s, t);
