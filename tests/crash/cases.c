@@ -7,6 +7,7 @@
  * terms that survive that, and is looked for at every cut of the run:
  *
  *   lose=refblock,l2   every pending write with one of these roles (roles.h) is lost, the rest kept
+ *   lose=nothing       all is kept: what was written is wrong as it is
  *   alone              each of them alone instead of all at once
  *   torn               torn instead of lost
  *   size=first         and the file has its old length; default: the new one
@@ -21,8 +22,10 @@
 #include <string.h>
 #include "tests/crash/explore.h"
 
+#define NOTHING (1u << N_ROLES)
+
 struct selector {
-	unsigned roles; /* bit by enum role */
+	unsigned roles; /* bit by enum role; or NOTHING */
 	bool alone, torn, first_size;
 };
 
@@ -48,6 +51,10 @@ static bool parse_roles(char *list, unsigned *roles)
 {
 	char *save = NULL;
 
+	if (!strcmp(list, "nothing")) {
+		*roles = NOTHING;
+		return true;
+	}
 	for (char *w = strtok_r(list, ",", &save); w; w = strtok_r(NULL, ",", &save)) {
 		unsigned k = 0;
 
@@ -87,6 +94,10 @@ static void print_selector(const struct selector *s, char *out, size_t room)
 	const char *sep = "lose=";
 
 	*out = 0;
+	if (s->roles == NOTHING) {
+		snprintf(out, room, "lose=nothing");
+		return;
+	}
 	for (unsigned k = 0; k < N_ROLES; k++) {
 		if (!(s->roles >> k & 1))
 			continue;
@@ -111,7 +122,7 @@ static bool selected(const struct explorer *e, const struct selector *s, uint32_
 /* k: the one to lose, where it is alone.  False: there is nothing to lose. */
 static bool choose(struct explorer *e, const struct selector *s, uint32_t k)
 {
-	bool any = s->first_size && e->n_sizes > 1;
+	bool any = s->roles == NOTHING || (s->first_size && e->n_sizes > 1);
 
 	explorer_set_all(e, FATE_WHOLE);
 	if (s->first_size)
@@ -145,6 +156,9 @@ static bool find_selector(struct explorer *e, struct selector *s)
 		roles |= 1u << role_of(&e->roles, &e->r->log.host[e->model.pending[e->data[k]]]);
 		last = k;
 	}
+	*s = (struct selector){.roles = NOTHING};
+	if (fails_as(e, s, 0))
+		return true;
 	for (unsigned how = 0; how < 8; how++) {
 		*s = (struct selector){.roles = roles,
 			.alone = how >> 1 & 1,
@@ -156,7 +170,8 @@ static bool find_selector(struct explorer *e, struct selector *s)
 	return false;
 }
 
-static void keep_line(const char *path, const char *line)
+/* One of a kind: not if there is a line with the same row, seed and state. */
+static void keep_line(const char *path, const char *line, size_t same)
 {
 	char had[512];
 	FILE *f = fopen(path, "a+");
@@ -167,7 +182,7 @@ static void keep_line(const char *path, const char *line)
 	}
 	rewind(f);
 	while (fgets(had, sizeof(had), f))
-		if (!strcmp(had, line))
+		if (!strncmp(had, line, same))
 			goto out;
 	fputs(line, f);
 out:
@@ -187,8 +202,9 @@ static void exact_spec(const struct explorer *e, char *out, size_t room)
 
 void case_from(struct explorer *e)
 {
-	char state[300], line[512], why[sizeof(e->why)];
+	char state[300], line[768], why[sizeof(e->why)];
 	struct selector s;
+	int n;
 
 	memcpy(why, e->why, sizeof(why));
 	exact_spec(e, state, sizeof(state));
@@ -198,11 +214,12 @@ void case_from(struct explorer *e)
 	}
 	if (find_selector(e, &s))
 		print_selector(&s, state, sizeof(state));
-	snprintf(line, sizeof(line), "%s | %" PRIu64 " | %s | %s\n", e->r->row->name, e->r->seed,
-		state, e->why);
+	n = snprintf(line, sizeof(line), "%s | %" PRIu64 " | %s | ", e->r->row->name, e->r->seed,
+		state);
+	snprintf(line + n, sizeof(line) - (size_t)n, "%s\n", e->why);
 	printf("  case: %s", line);
 	if (e->o->keep)
-		keep_line(e->o->keep, line);
+		keep_line(e->o->keep, line, (size_t)n);
 }
 
 /* ---- trying them again ---- */

@@ -231,8 +231,17 @@ static void choose_role(struct explorer *e, enum role role, enum fate f)
 			e->c.fate[e->data[k]] = f;
 }
 
-static void choose_one(struct explorer *e, uint32_t k, enum fate f)
+/* One write; tables are as likely as data, of which there is more. */
+static void choose_one(struct explorer *e, enum fate f)
 {
+	bool table = rng_next(&e->rng) & 1;
+	uint32_t k = 0;
+
+	for (unsigned tries = 0; tries < 8; tries++) {
+		k = (uint32_t)(rng_next(&e->rng) % e->n_data);
+		if (!table || role_of(&e->roles, data_op(e, k)) != ROLE_DATA)
+			break;
+	}
 	explorer_set_all(e, f == FATE_LOST ? FATE_WHOLE : FATE_LOST);
 	e->c.fate[e->data[k]] = f;
 }
@@ -245,7 +254,7 @@ static void choose_sample(struct explorer *e)
 	if (k < 4)
 		explorer_random(e);
 	else if (k < 6)
-		choose_one(e, (uint32_t)(rng_next(&e->rng) % e->n_data), f);
+		choose_one(e, f);
 	else
 		choose_role(e, (enum role)(rng_next(&e->rng) % N_ROLES), f);
 }

@@ -25,7 +25,7 @@ struct args {
 	/* made from these */
 	struct crash_case *first_case;
 	const struct row **rows;
-	unsigned n_tasks;
+	unsigned n_rows, n_tasks;
 	bool with_cases; /* as the first task */
 };
 
@@ -34,7 +34,7 @@ static int usage(FILE *to)
 	fprintf(to,
 		"usage: crash [OPTION...]                        explore all rows\n"
 		"       crash --row NAME --seed S --state SPEC   one state again, as it was said\n"
-		"  --states N      distinct states to judge, over all rows (30000)\n"
+		"  --states N      distinct states to judge, in all (30000)\n"
 		"  --exhaustive    besides, in the first recording, every subset of the pending\n"
 		"                  writes where they are 12 at most\n"
 		"  --seeds N       recordings of each row (2)\n"
@@ -113,8 +113,8 @@ static uint64_t share(const struct args *a, const struct row *row)
 {
 	double all = 0;
 
-	for (unsigned i = 0; i < n_rows; i++)
-		all += 1.0 / (double)dear(&rows[i]);
+	for (unsigned i = 0; i < a->n_rows; i++)
+		all += 1.0 / (double)dear(a->rows[i]);
 	return (uint64_t)((double)a->states / all / (double)dear(row) / (double)a->seeds) + 1;
 }
 
@@ -294,7 +294,6 @@ int main(int argc, char **argv)
 	struct jobs j = {.run = task, .name = task_name, .arg = &a};
 	const struct tally *tally;
 	uint64_t ns = loop_now_ns();
-	unsigned n = 0;
 
 	if (parse(argc, argv, &a))
 		return 2;
@@ -302,8 +301,8 @@ int main(int argc, char **argv)
 	a.rows = calloc(n_rows, sizeof(*a.rows));
 	for (unsigned i = 0; a.rows && i < n_rows; i++)
 		if (!a.row || !strcmp(a.row, rows[i].name))
-			a.rows[n++] = &rows[i];
-	if (!n) {
+			a.rows[a.n_rows++] = &rows[i];
+	if (!a.n_rows) {
 		fprintf(stderr, "crash: there is no such row\n");
 		return 2;
 	}
@@ -312,7 +311,7 @@ int main(int argc, char **argv)
 	if (!a.no_cases && cases_read(a.cases, &a.first_case))
 		return 2;
 	a.with_cases = a.first_case != NULL;
-	j.n = a.n_tasks = n + a.with_cases;
+	j.n = a.n_tasks = a.n_rows + a.with_cases;
 	j.at_once = (unsigned)a.jobs;
 	j.until_caught = a.until_caught;
 	if (jobs_run(&j, &tally))
