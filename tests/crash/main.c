@@ -115,6 +115,8 @@ static uint64_t share(const struct args *a, const struct row *row)
 
 	for (unsigned i = 0; i < a->n_rows; i++)
 		all += 1.0 / (double)dear(a->rows[i]);
+	if (!a->states)
+		return 0;
 	return (uint64_t)((double)a->states / all / (double)dear(row) / (double)a->seeds) + 1;
 }
 
