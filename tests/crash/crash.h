@@ -24,6 +24,7 @@ struct row {
 	unsigned ops;  /* guest requests in one run */
 	unsigned flush, fua, flip; /* out of 100 requests */
 	bool reopen;               /* clean close and reopen half way */
+	bool cut;                  /* a power cut half way; work goes on with what it left */
 	uint64_t grow; /* bytes that the disk grows to while it is worked on; 0: it does not */
 	bool tiny;     /* metadata caches of the smallest size */
 	unsigned junk; /* free clusters, not empty, at the end of the new image */

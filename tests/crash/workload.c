@@ -154,15 +154,23 @@ static int create_fiber(void *arg)
 	return qcow2_create(a->f, &a->row->create, NULL);
 }
 
-/* Free clusters with something in them, as a discard or a repair leaves them. */
-static void add_junk(struct mem_image *m, uint64_t bytes)
+/*
+ * Free clusters with something in them, as a discard or a repair leaves them: data, or, worse,
+ * an L2 table that names what others use, which no repair can tell from a good one.
+ */
+static void add_junk(struct mem_image *m, uint32_t clusters, uint32_t cluster_size)
 {
-	uint8_t sector[SECTOR];
+	be64_t sector[SECTOR / 8];
 
-	for (uint64_t at = 0; at < bytes; at += SECTOR) {
-		oracle_fill(sector, 0xdead, 0xbad);
-		mem_write(m, sector, SECTOR, m->size, true);
-	}
+	for (uint64_t i = 0; i < clusters; i++)
+		for (uint64_t at = 0; at < cluster_size; at += SECTOR) {
+			uint64_t target = i * cluster_size % round_up(m->size, cluster_size);
+
+			oracle_fill(sector, 0xdead, 0xbad);
+			for (unsigned k = 0; i % 2 && k < ARRAY_SIZE(sector); k++)
+				sector[k] = be64_make(target | QCOW2_OFLAG_COPIED);
+			mem_write(m, sector, SECTOR, m->size, true);
+		}
 }
 
 static void create(struct loop *l, const struct row *row, struct mem_image *m)
@@ -176,7 +184,7 @@ static void create(struct loop *l, const struct row *row, struct mem_image *m)
 	must(memfile_open(l, m, 0, &a.f), "memfile");
 	must(fiber_run(l, create_fiber, &a), "create");
 	file_close(a.f);
-	add_junk(m, row->junk * (uint64_t)(row->create.cluster_size));
+	add_junk(m, row->junk, row->create.cluster_size);
 }
 
 /* false: the (failing) host did not let it. */
@@ -220,19 +228,82 @@ static int look_fiber(void *arg)
 	return a->look(a->d, a->arg);
 }
 
+/* A clean close promises what a flush promises. */
+static void power_off(struct guest *g)
+{
+	struct guest_op op = {.kind = GUEST_FLUSH};
+	uint64_t i = crash_log_submit(&g->r->log, &op);
+	int err = disk_close(g->d, NULL);
+
+	crash_log_ack(&g->r->log, i, false, err);
+	must_unless_faulty(g, err, "close");
+	faults_reopen(g->r, g->rule, !err);
+}
+
+/* What a cut at the end of the run so far may leave, one state of many. */
+static void leave_something(struct guest *g, struct mem_image *out)
+{
+	struct run_log *r = g->r;
+	struct crash_choice c = {.tear = rng_next(&g->rng) | 1, .reversed = rng_next(&g->rng) & 1};
+	uint64_t sizes[8];
+	uint8_t page[MEM_PAGE];
+	struct mem_image state;
+	struct crash_model m;
+
+	mem_init(&state);
+	model_init(&m, &r->log, &r->start);
+	model_advance(&m, r->log.clock);
+	c.fate = calloc(m.n_pending + 1, 1);
+	for (uint32_t i = 0; i < m.n_pending; i++)
+		c.fate[i] = (uint8_t)(rng_next(&g->rng) % (FATE_TORN + 1));
+	c.size = sizes[rng_next(&g->rng) % model_sizes(&m, sizes, ARRAY_SIZE(sizes))];
+	model_build(&m, &c, &state);
+	mem_set_size(out, state.size);
+	for (uint64_t at = 0; at < state.size; at += MEM_PAGE) {
+		mem_read(&state, page, MEM_PAGE, at);
+		if (page[0] || memcmp(page, page + 1, MEM_PAGE - 1))
+			mem_write(out, page, MEM_PAGE, at, false);
+	}
+	free(c.fate);
+	model_fini(&m);
+	mem_fini(&state);
+}
+
+/*
+ * The run starts anew from there.  Of the guest's writes so far only those that were promised
+ * to be durable count: no later flush brings the others back.
+ */
+static void power_cut(struct guest *g)
+{
+	struct run_log *r = g->r;
+	struct mem_image left;
+
+	disk_abandon(g->d);
+	mem_init(&left);
+	leave_something(g, &left);
+	mem_fini(&r->live);
+	mem_fini(&r->start);
+	r->start = left;
+	mem_reset(&r->live, &r->start);
+	for (uint64_t i = 0; i < r->log.n_host; i++)
+		free(r->log.host[i].data);
+	r->log.n_host = 0;
+	faults_reopen(r, NULL, false);
+}
+
 static void run(struct loop *l, struct guest *g, struct look_args *look)
 {
 	const struct row *row = g->r->row;
-	unsigned half = row->reopen ? row->ops / 2 : row->ops;
+	unsigned half = row->reopen || row->cut ? row->ops / 2 : row->ops;
 
 	if (!open_traced(l, g, g->r->seed * 2 + 1))
 		return;
 	work(l, g, half);
-	if (row->reopen) {
-		int err = disk_close(g->d, NULL);
-
-		must_unless_faulty(g, err, "close");
-		faults_reopen(g->r, g->rule, !err);
+	if (half < row->ops) {
+		if (row->cut)
+			power_cut(g);
+		else
+			power_off(g);
 		if (!open_traced(l, g, g->r->seed * 2 + 2))
 			return;
 		work(l, g, row->ops - half);
