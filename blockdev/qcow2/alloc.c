@@ -59,8 +59,7 @@ static bool take(struct qcow2 *q, uint64_t want, struct run *out)
 	return true;
 }
 
-/* R4: from now on the counts on disk may be too low, so say so first. */
-static int mark_dirty(struct qcow2 *q)
+int qcow2_mark_dirty(struct qcow2 *q)
 {
 	int err;
 
@@ -125,7 +124,7 @@ static int reserve_hole(struct qcow2 *q, uint64_t step)
 static int reserve(struct qcow2 *q, uint64_t want)
 {
 	uint64_t step = step_clusters(q), before = q->reserved;
-	int err = mark_dirty(q);
+	int err = qcow2_mark_dirty(q);
 
 	if (err)
 		return err;

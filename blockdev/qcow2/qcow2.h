@@ -14,7 +14,7 @@
  *                             whole, and the entry carries the number of that write
  *   R3 unreference first      only tables that moved are freed so far: after the header that
  *                             names the new one is durable
- *   R4 dirty mark first       alloc.c, before the first run is handed out
+ *   R4 dirty mark first       qcow2_mark_dirty(), before the first run is made
  *   R5 extend, then map       the run's number covers the extension of the file
  *   R9 a failed flush is final  sync.c
  *
@@ -118,6 +118,11 @@ must_check int qcow2_l2_set(
 must_check int qcow2_alloc(struct qcow2 *q, uint64_t want, struct run *out);
 /* The same for a caller that holds table_lock. */
 must_check int qcow2_alloc_locked(struct qcow2 *q, uint64_t want, struct run *out);
+/*
+ * In a fiber, with table_lock: from now on the counts on disk may be too low, which a lazy image says
+ * first (R4).
+ */
+must_check int qcow2_mark_dirty(struct qcow2 *q);
 /* Counted clusters for qcow2_alloc() to hand out; with no room to remember them they leak. */
 void qcow2_alloc_add(struct qcow2 *q, const struct run *r);
 /* Until nothing is being counted ahead: suspends in a fiber, elsewhere turns the loop. */
@@ -138,8 +143,8 @@ enum ref_state { REF_FREE, REF_USED, REF_NO_BLOCK };
  */
 must_check int qcow2_refs_state(struct qcow2 *q, uint64_t first, enum ref_state *st, uint64_t *run);
 /*
- * In a fiber: grows the file at q->end by about want clusters, counts them all, and adds them
- * as a run; makes refcount blocks and a larger refcount table as needed.
+ * In a fiber, after qcow2_mark_dirty(): grows the file at q->end by about want clusters, counts them
+ * all, and adds them as a run; makes refcount blocks and a larger refcount table as needed.
  */
 must_check int qcow2_refs_grow(struct qcow2 *q, uint64_t want);
 /* In a fiber: dirty sectors of the refcount table; the blocks that they name are durable. */

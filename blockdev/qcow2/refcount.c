@@ -246,8 +246,10 @@ static int grow_file(struct qcow2 *q, uint64_t end)
 /* Counts everything in the layout, and makes durable what the tables are about to name. */
 static int count_new(struct qcow2 *q, const struct layout *y)
 {
-	int err = qcow2_refs_set(q, y->start, layout_end(y) - y->start, 1);
+	int err;
 
+	assert(!q->lazy || (q->h.incompatible & QCOW2_INCOMPAT_DIRTY));
+	err = qcow2_refs_set(q, y->start, layout_end(y) - y->start, 1);
 	/* With lazy refcounts the dirty mark stands in for them. */
 	if (!err && (!q->lazy || y->blocks))
 		err = qcow2_write_refs(q);

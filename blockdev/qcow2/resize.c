@@ -16,8 +16,10 @@
 static int table_clusters(struct qcow2 *q, uint64_t n, struct run *r)
 {
 	uint64_t want = div_round_up(n * 8, q->h.cluster_size);
-	int err = qcow2_refs_grow(q, want);
+	int err = qcow2_mark_dirty(q);
 
+	if (!err)
+		err = qcow2_refs_grow(q, want);
 	/* The run just added is the last one and holds at least what was asked for. */
 	if (err)
 		return err;
