@@ -9,8 +9,8 @@
 #define DEFAULTS .depth = 8, .span = 4096, .max = 64, .ops = 160, .flush = 12, .fua = 5
 
 #define QCOW2(title, bytes, cluster, ...)                                                          \
-	{.name = (title), .format = "qcow2", .create = {.size = (bytes), .cluster_size = (cluster)}, \
-		DEFAULTS, __VA_ARGS__}
+	{.name = (title), .format = "qcow2", DEFAULTS,                                             \
+		.create = {.size = (bytes), .cluster_size = (cluster)}, __VA_ARGS__}
 #define RAW(title, bytes, ...)                                                                     \
 	{.name = (title), .format = "raw", .create = {.size = (bytes)}, DEFAULTS, __VA_ARGS__}
 
@@ -47,6 +47,12 @@ const struct row rows[] = {
 		.flush = 6, .flip = 2, .reopen = true, .tiny = true, .dear = 4),
 	QCOW2("512 64-bit counts", 8 * MiB, 512, COUNTS(64), .span = 8192, .max = 300, .ops = 100,
 		.flip = 2, .reopen = true, .tiny = true, .dear = 3),
+	/* Past the refcount table's first sectors, where one growth meets two of them. */
+	QCOW2("512 table sectors", 16 * MiB, 512, COUNTS(64), .span = 8192, .max = 100, .ops = 60,
+		.flush = 0, .fua = 0, .junk = 15000),
+	/* Nearly every write makes an L2 table while others commit. */
+	QCOW2("512 tables", 8 * MiB, 512, .depth = 64, .span = 8192, .max = 3, .ops = 200,
+		.fua = 20, .flip = 3, .junk = 150),
 	QCOW2("512 reuse", 4 * MiB, 512, SMALL, .flip = 3, .junk = 1000),
 	QCOW2("512 reuse lazy", 4 * MiB, 512, LAZY, SMALL, .flip = 3, .junk = 1000),
 	QCOW2("512 resize", 256 * KiB, 512, .span = 256, .max = 16, .flip = 2, .tiny = true,
@@ -61,6 +67,8 @@ const struct row rows[] = {
 	QCOW2("4k lazy 1-bit", 32 * MiB, 4096, LAZY, COUNTS(1), SMALL, .flip = 3, .reopen = true),
 	QCOW2("4k reuse", 32 * MiB, 4096, SMALL, .flip = 3, .junk = 200, .tiny = true),
 
+	/* One run of clusters after the other. */
+	QCOW2("512k runs", 128 * MiB, 524288, .span = 131072, .max = 8, .flush = 6, .fua = 0),
 	QCOW2("2M", 256 * MiB, 2097152, .span = 32768, .ops = 80, .flip = 2, .dear = 8),
 	QCOW2("2M lazy", 256 * MiB, 2097152, LAZY, .span = 32768, .ops = 80, .flip = 4, .dear = 8),
 };
