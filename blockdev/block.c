@@ -182,9 +182,10 @@ static void rw_fiber(struct fiber_start *s)
 
 /* ---- commit ---- */
 
+/* After a failed fdatasync nobody is told so any more (R9). */
 static bool all_committed(const struct disk *d)
 {
-	return d->committed == d->acked;
+	return d->committed == d->acked && !d->fmt->sync.err;
 }
 
 /* Everything acknowledged (or about to be) up to here becomes durable.  In the commit fiber. */
@@ -193,7 +194,7 @@ static int commit_round(struct disk *d)
 	uint64_t upto = d->acked;
 	int err;
 
-	if (all_committed(d) && !d->fmt->sync.err)
+	if (all_committed(d))
 		return 0;
 	err = d->fmt->ops->flush(d->fmt);
 	if (!err)
@@ -280,7 +281,7 @@ static int refuse(const struct disk *d, const struct blk_req *r)
 
 static void submit_flush(struct disk *d, struct blk_req *r)
 {
-	if (d->mode == CACHE_UNSAFE || (all_committed(d) && !d->fmt->sync.err)) {
+	if (d->mode == CACHE_UNSAFE || all_committed(d)) {
 		acknowledge_later(r, 0);
 		return;
 	}
