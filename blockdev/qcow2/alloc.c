@@ -34,7 +34,6 @@ void qcow2_alloc_add(struct qcow2 *q, const struct run *r)
 	if (last && last->first + last->n == r->first && last->fresh == r->fresh &&
 		(last->need == r->need || !r->fresh)) {
 		last->n += r->n;
-		last->need = max_u64(last->need, r->need);
 	} else if (q->n_runs < RUNS_MAX) {
 		q->runs[q->n_runs++] = *r;
 	} else {
@@ -66,7 +65,7 @@ int qcow2_mark_dirty(struct qcow2 *q)
 	if (!q->lazy || (q->h.incompatible & QCOW2_INCOMPAT_DIRTY))
 		return 0;
 	q->h.incompatible |= QCOW2_INCOMPAT_DIRTY;
-	err = qcow2_header_commit(q);
+	err = qcow2_header_put(q);
 	if (err)
 		q->h.incompatible &= ~QCOW2_INCOMPAT_DIRTY;
 	return err;
@@ -113,7 +112,6 @@ static int reserve_hole(struct qcow2 *q, uint64_t step)
 			err = qcow2_write_refs(q);
 		if (err)
 			return err;
-		r.need = q->fmt.sync.writes;
 		qcow2_alloc_add(q, &r);
 		added += r.n;
 	}

@@ -305,12 +305,19 @@ int qcow2_meta_write(struct qcow2 *q, const void *buf, uint64_t len, uint64_t of
 	return err;
 }
 
-int qcow2_header_commit(struct qcow2 *q)
+int qcow2_header_put(struct qcow2 *q)
 {
 	int err = qcow2_header_write(q->fmt.file, &q->h);
 
 	q->fmt.metadata_bytes += SECTOR;
-	if (err)
-		return err;
-	return sync_to(&q->fmt.sync, sync_note(&q->fmt.sync));
+	if (!err)
+		sync_note(&q->fmt.sync);
+	return err;
+}
+
+int qcow2_header_commit(struct qcow2 *q)
+{
+	int err = qcow2_header_put(q);
+
+	return err ? err : sync_to(&q->fmt.sync, q->fmt.sync.writes);
 }

@@ -11,7 +11,8 @@
  *                             entry that names a cluster of the run carries the run's number
  *   R2 content before use     a never-used cluster past the old end of the file reads as
  *                             zeros, which is the old content: no number.  A used one is written
- *                             whole, and the entry carries the number of that write
+ *                             whole, and the entry carries the number of that write, which
+ *                             is higher than that of its count
  *   R3 unreference first      only tables that moved are freed so far: after the header that
  *                             names the new one is durable
  *   R4 dirty mark first       qcow2_mark_dirty(), before the first run is made
@@ -41,7 +42,7 @@ struct mem_table {
 struct run {
 	uint64_t first, n; /* clusters */
 	bool fresh;        /* never written since the file got that long: reads as zeros */
-	uint64_t need;     /* durable before a table names one of them */
+	uint64_t need;     /* fresh: durable before a table names one of them */
 };
 #define RUNS_MAX 64
 
@@ -119,8 +120,8 @@ must_check int qcow2_alloc(struct qcow2 *q, uint64_t want, struct run *out);
 /* The same for a caller that holds table_lock. */
 must_check int qcow2_alloc_locked(struct qcow2 *q, uint64_t want, struct run *out);
 /*
- * In a fiber, with table_lock: from now on the counts on disk may be too low, which a lazy image says
- * first (R4).
+ * In a fiber, with table_lock: from now on the counts on disk may be too low.  A lazy image says
+ * so first: the mark's number is lower than that of any run made after it (R4).
  */
 must_check int qcow2_mark_dirty(struct qcow2 *q);
 /* Counted clusters for qcow2_alloc() to hand out; with no room to remember them they leak. */
@@ -143,8 +144,8 @@ enum ref_state { REF_FREE, REF_USED, REF_NO_BLOCK };
  */
 must_check int qcow2_refs_state(struct qcow2 *q, uint64_t first, enum ref_state *st, uint64_t *run);
 /*
- * In a fiber, after qcow2_mark_dirty(): grows the file at q->end by about want clusters, counts them
- * all, and adds them as a run; makes refcount blocks and a larger refcount table as needed.
+ * In a fiber, after qcow2_mark_dirty(): grows the file at q->end by about want clusters, counts
+ * them all, and adds them as a run; makes refcount blocks and a larger refcount table as needed.
  */
 must_check int qcow2_refs_grow(struct qcow2 *q, uint64_t want);
 /* In a fiber: dirty sectors of the refcount table; the blocks that they name are durable. */
@@ -163,7 +164,9 @@ int qcow2_writeback_l2(void *q);
 int qcow2_writeback_refs(void *q);
 /* In a fiber: one metadata write, counted and noted. */
 must_check int qcow2_meta_write(struct qcow2 *q, const void *buf, uint64_t len, uint64_t off);
-/* In a fiber: the header's fixed fields, durable when it returns 0. */
+/* In a fiber: the header's fixed fields, with a number. */
+must_check int qcow2_header_put(struct qcow2 *q);
+/* The same, durable when it returns 0. */
 must_check int qcow2_header_commit(struct qcow2 *q);
 
 /* ---- table.c ---- */

@@ -250,8 +250,8 @@ static int count_new(struct qcow2 *q, const struct layout *y)
 
 	assert(!q->lazy || (q->h.incompatible & QCOW2_INCOMPAT_DIRTY));
 	err = qcow2_refs_set(q, y->start, layout_end(y) - y->start, 1);
-	/* With lazy refcounts the dirty mark stands in for them. */
-	if (!err && (!q->lazy || y->blocks))
+	/* With lazy refcounts the dirty mark stands in for them; new blocks read as zeros. */
+	if (!err && !q->lazy)
 		err = qcow2_write_refs(q);
 	if (!err && y->blocks)
 		err = sync_to(&q->fmt.sync, q->fmt.sync.writes);
