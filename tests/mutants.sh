@@ -2,107 +2,307 @@
 # SPDX-License-Identifier: MIT
 #
 # mutants.sh - tests the tests: takes out each ordering point of the block layer, one at a time,
-# rebuilds, and shows that the crash explorer notices.  A point whose removal nobody notices is
-# either a workload that is missing or a flush that is not needed.
+# rebuilds, and shows that a test notices.  A point whose removal nobody notices is either a
+# workload that is missing or a flush that is not needed.
 #
-# usage: tests/mutants.sh [NAME...]     all points, or those whose name contains one of the words
+# usage: tests/mutants.sh [--jobs N] [--list] [TEXT]
 #
-# Works on a copy of the sources in $TMPDIR.  Prints a line per point: which row caught it and after
-# how many states.  Exit status 1 if one was not caught.
+#   TEXT      only points with this text in their line of --list
+#   --jobs    so many at once, each in a tree of its own (default 1)
+#   --list    names the points and stops
+#
+# Works on copies of the sources in $TMPDIR.  A point is tried with what is expected to notice it: a
+# row of the crash explorer as 'make check' runs it, the same with host failures (f:STEP:ROW), or a
+# unit test (u:NAME); if that does not, with all rows.  Prints a line per point: name, what
+# noticed, states judged until then (a row is judged to its end).  Exit status 1 if one was not
+# noticed, and if an edit no longer fits the source or does not build.
 
-cd "$(dirname "$0")/.." || exit 2
-work=$(mktemp -d "${TMPDIR:-/tmp}/sluice-mutants.XXXXXX") || exit 2
-trap 'rm -rf "$work"' EXIT
-trap 'exit 130' INT TERM
-cp -r Makefile vmm blockdev devices guest tests "$work" || exit 2
-cd "$work" || exit 2
-make -s build/crash >/dev/null || exit 2
-status=0
+src=$(cd "$(dirname "$0")/.." && pwd) || exit 2
+jobs=1 list='' text=''
+while [ $# -gt 0 ]; do
+	case $1 in
+	--jobs) jobs=$2; shift ;;
+	--list) list=1 ;;
+	-*) sed -n 's/^# usage: /usage: /p' "$0" >&2; exit 2 ;;
+	*) text=$1 ;;
+	esac
+	shift
+done
+[ "$jobs" -ge 1 ] 2>/dev/null || { echo "mutants.sh: --jobs wants a number" >&2; exit 2; }
 
-# point NAME FILE PERL-SUBSTITUTION [ARGUMENTS OF crash]: the substitution must change the file.
-point() {
-	name=$1 file=$2 edit=$3
-	shift 3
-	cp "$file" saved
-	perl -0pi -e "$edit" "$file"
-	if cmp -s saved "$file"; then
-		echo "FAIL $name: the substitution changes nothing"
-		status=1
-	elif ! make -s build/crash >build.log 2>&1; then
-		echo "FAIL $name: does not build"
-		sed 's/^/  | /' build.log
-		status=1
-	elif timeout 300 build/crash --states 60000 --seeds 3 --until-caught "$@" >out 2>err; then
-		echo "FAIL $name: not noticed ($(tail -n 1 out))"
-		status=1
-	else
-		echo "ok $name: $(grep -m 1 '^FAIL' out || tail -n 1 err)"
-	fi
-	cp saved "$file"
-}
-
-wanted() {
-	[ -z "$words" ] && return 0
-	for w in $words; do
-		case $1 in *"$w"*) return 0 ;; esac
-	done
-	return 1
-}
-
-words=$*
-mutate() {
-	wanted "$1" && point "$@"
-}
-
-q=blockdev/qcow2
-sync='sync_to\(&q->fmt\.sync, q->fmt\.sync\.writes\)'
-mutate "R1 R5: a table waits for the counts and the length its clusters need" $q/commit.c \
+# The points: NAME|FILE|NOTICED BY|PERL SUBSTITUTION; a line that begins with a tab goes on.
+points() {
+	perl -0pe 's/\n\t+/ /g' <<'END' | grep -v '^$'
+R1 R2 R5: tables wait for their numbers|blockdev/qcow2/commit.c|64k|
 	's/err = sync_to\(&q->fmt\.sync, st->need\);/err = 0;/'
-mutate "R1 R5: a new run carries a number" $q/refcount.c \
+R1 R2 R5: an L2 slice carries its number|blockdev/qcow2/commit.c|64k|
+	's/st->need = max_u64\(st->need, s->need\);//'
+R1 R2 R5: a slice carries the highest of its numbers|blockdev/qcow2/cache.c|64k|
+	's/s->need = max_u64\(s->need, need\);/s->need = s->need ? s->need : need;/'
+R1 R2 R5: an L1 sector carries its number|blockdev/qcow2/commit.c|512 tables|
+	's/st->need = max_u64\(st->need, t->need\[i\]\);//'
+R1 R5: a new run carries a number|blockdev/qcow2/refcount.c|64k|
 	's/r\.need = q->fmt\.sync\.writes;/r.need = 0;/'
-mutate "R1: counts of a new run are written" $q/refcount.c \
-	's/if \(!err && \(!q->lazy \|\| y->blocks\)\)/if (!err && y->blocks)/'
-mutate "R1: counts of reused clusters carry a number" $q/alloc.c \
-	's/r\.need = q->fmt\.sync\.writes;/r.need = 0;/' --row '4k reuse'
-mutate "R1: a refcount block is durable before it is named" $q/refcount.c \
-	's/(if \(!err && y->blocks\)\n\t\terr = )'"$sync"'/${1}0/'
-mutate "R1: sectors of the refcount table one after the other" $q/refcount.c \
-	's/(if \(!err && t->n_dirty > 1\)\n\t\t\terr = )'"$sync"'/${1}0/'
-mutate "R2: data of a reused cluster before its entry" $q/write.c \
+R1 R5: joined runs carry the same number|blockdev/qcow2/alloc.c|512k runs|
+	's/last->need == r->need \|\| !r->fresh/1/'
+R1: counts of a new run are written|blockdev/qcow2/refcount.c|64k|
+	's/if \(!err && !q->lazy\)\n\t\terr = qcow2_write_refs/if (!err && y->blocks)\n\t\terr = qcow2_write_refs/'
+R1: counts of free clusters found are written|blockdev/qcow2/alloc.c|4k reuse|
+	's/if \(!err && !q->lazy\)/if (0)/'
+R1: a refcount block is durable before it is named|blockdev/qcow2/refcount.c|512 growth|
+	's/(if \(!err && y->blocks\)\n\t\terr = )sync_to\(.*?\);/${1}0;/'
+R1: sectors of the refcount table one after the other|blockdev/qcow2/refcount.c|512 table sectors|
+	's/(if \(!err && t->n_dirty > 1\)\n\t\t\terr = )sync_to\(.*?\);/${1}0;/'
+
+R2: data of a reused cluster before its entry|blockdev/qcow2/write.c|64k reuse|
 	's/r\.fresh \? r\.need : q->fmt\.sync\.writes/r.need/'
-mutate "R2: the rest of a reused cluster is written" $q/write.c \
+R2: the rest of a reused cluster is written|blockdev/qcow2/write.c|64k reuse|
 	's/if \(r\.fresh\)\n/if (r.fresh || !w.host_off)\n/'
-mutate "R2: zeros of a reused L2 table before its entry" $q/map.c \
-	's/r\.need = sync_note\(&q->fmt\.sync\);/sync_note(&q->fmt.sync);/' --row '512 reuse lazy'
-mutate "R2: a larger refcount table before the header" $q/refcount.c \
-	's/(t->n \* 8ULL, t->host_off\);\n\n\tif \(!err\)\n\t\terr = )'"$sync"'/${1}0/'
-mutate "R2: a larger L1 table before the header" $q/resize.c \
-	's/err = sync_to\(&q->fmt\.sync, q->fmt\.sync\.writes\);/err = 0;/' --row '512 resize'
-mutate "R3: the header before the old table is free" $q/commit.c \
-	's/return sync_to\((&q->fmt\.sync), sync_note\(&q->fmt\.sync\)\);/sync_note($1); return 0;/'
-mutate "R4: the dirty mark first" $q/alloc.c \
-	's/err = qcow2_header_commit\(q\);/err = 0;/'
-mutate "R4: the dirty mark cleared last" $q/open.c \
+R2: a reused L2 table is made empty|blockdev/qcow2/map.c|512 reuse|
+	's/if \(!r\.fresh\) \{/if (0) {/'
+R2: zeros of a reused L2 table before its entry|blockdev/qcow2/map.c|512 tables|
+	's/r\.need = sync_note\(&q->fmt\.sync\);/sync_note(&q->fmt.sync);/'
+R2: used and never-used clusters are told apart|blockdev/qcow2/alloc.c|4k reuse|
+	's/&& last->fresh == r->fresh/&& (last->fresh |= r->fresh, 1)/'
+R2: after a failed write a cluster counts as used|blockdev/qcow2/write.c|f:7:512|
+	's/r\.fresh = false;\n\t\tqcow2_alloc_add/qcow2_alloc_add/'
+R2: a larger refcount table before the header|blockdev/qcow2/refcount.c|512 growth|
+	's/(t->n \* 8ULL, t->host_off\);\n\n\tif \(!err\)\n\t\terr = )sync_to\(.*?\);/${1}0;/'
+R2: a larger L1 table before the header|blockdev/qcow2/resize.c|512 resize|
+	's/err = sync_to\(&q->fmt\.sync, q->fmt\.sync\.writes\);/err = 0;/'
+
+R3: the header before the old table is free|blockdev/qcow2/commit.c|512 table sectors|
+	's/return err \? err : sync_to\(&q->fmt\.sync, q->fmt\.sync\.writes\);/return err;/'
+
+R4: the dirty mark is written first|blockdev/qcow2/alloc.c|64k lazy|
+	's/err = qcow2_header_put\(q\);/err = 0;/'
+R4 R5: a lazy run carries a number|blockdev/qcow2/refcount.c|64k lazy|
+	's/r\.need = q->fmt\.sync\.writes;/r.need = q->lazy ? 0 : q->fmt.sync.writes;/'
+R4: the dirty mark before an L1 table is placed|blockdev/qcow2/resize.c|512 lazy resize|
+	's/int err = qcow2_mark_dirty\(q\);/int err = 0;/'
+R4: the dirty mark is cleared last|blockdev/qcow2/open.c|64k lazy reopen|
 	's/err = sync_to\(&fmt->sync, fmt->sync\.writes\);/err = 0;/'
-mutate "an entry after its data" $q/write.c \
-	's/(\tif \(r\.fresh\)\n.*?)(\tif \(!err\) \{.*?\n\t\}\n)(\tif \(err && )/${3}/s'
-mutate "two writes do not allocate one cluster" $q/write.c \
-	's/if \(ranges_overlap\(a->first, a->n, first, n\)\)/if (0)/'
-mutate "a flush writes the tables" $q/open.c \
+R4: a dirty image is repaired before use|blockdev/qcow2/open.c|64k lazy|
+	's/if \(!\(h->incompatible & QCOW2_INCOMPAT_DIRTY\)\)/if (1)/'
+
+R5: the file is extended|blockdev/qcow2/refcount.c|64k|
+	's/err = file_extend\(.*?\);/err = 0;/'
+
+R8: repair marks the image dirty first|blockdev/qcow2/check.c|u:test_qcow2_check|
+	's/(\|= QCOW2_INCOMPAT_DIRTY;\n\terr = qcow2_header_write.*?;\n\treturn err).*?;/$1;/'
+R8: what a killed process left is durable first|blockdev/qcow2/check.c|u:test_qcow2_check|
+	's/if \(!err && c->fix\)\n\t\terr = file_fdatasync\(c->file\);//'
+R8: entries are dropped before counts go down|blockdev/qcow2/check.c|u:test_qcow2_check|
+	's/(META_APPLY\);\n\treturn err).*?;/$1;/'
+R8: counts are raised before anything relies on them|blockdev/qcow2/repair.c|u:test_qcow2_check|
+	's/if \(raise\) /if (0) /'
+R8: new blocks and raised counts before the switch|blockdev/qcow2/repair.c|u:test_qcow2_check|
+	's/return err \? err : file_fdatasync\(p->c->file\);/return err;/'
+R8: the switch before counts go down|blockdev/qcow2/repair.c|u:test_qcow2_check|
+	's/return err \? err : file_fdatasync\(c->file\);/return err;/'
+R8: marks are cleared last|blockdev/qcow2/check.c|u:test_qcow2_check|
+	's/(refcounts_rebuilt\) \{\n\t\terr = )file_fdatasync\(c->file\)/${1}0/'
+R8: a repair is durable when it returns|blockdev/qcow2/check.c|u:test_qcow2_check|
+	's/(&= ~marks;\n\terr = qcow2_header_write.*?;\n\treturn err).*?;/$1;/'
+R8: unknown autoclear bits go first|blockdev/qcow2/check.c|u:test_qcow2_check|
+	's/(autoclear = known;\n\terr = qcow2_header_write.*?;\n\treturn err).*?;/$1;/'
+
+R9: a failed fdatasync is final|blockdev/sync.c|u:test_block|
+	's/s->err = err;/;/'
+R9: the error stays for what was durable before|blockdev/sync.c|u:test_block|
+	's/\treturn s->err;\n\}/\treturn 0;\n}/'
+R9: writes after it fail|blockdev/block.c|u:test_block|
+	's/r->op == BLK_WRITE && d->fmt->sync\.err/0/'
+R9: nothing counts as committed after it|blockdev/block.c|u:test_block|
+	's/acked && !d->fmt->sync\.err;/acked;/'
+R9: all who waited for it hear of it|blockdev/block.c|f:7:64k|
+	's/acknowledge\(list_entry\(n, struct blk_req, link\), err\)/acknowledge(list_entry(n, struct blk_req, link), 0)/'
+R9: the cache bit stays on|blockdev/block.c|u:test_block|
+	's/wce_settle\(d, c, err\)/wce_settle(d, c, 0)/'
+R9: a header that may name either refcount table|blockdev/qcow2/refcount.c|f:7:512 growth|
+	's/q->fmt\.sync\.err = err;/;/'
+R9: a header that may name either L1 table|blockdev/qcow2/resize.c|f:7:512 resize|
+	's/q->fmt\.sync\.err = err;/;/'
+R9: a table that was not written stays dirty|blockdev/qcow2/commit.c|f:7:512|
+	's/err \? p->bits : 0/0/'
+R9: an L1 sector that was not written stays dirty|blockdev/qcow2/commit.c|f:7:512|
+	's/q->l1\.dirty\[at\] = 1;/;/; s/q->l1\.n_dirty \+= !q->l1\.dirty\[at\];//'
+
+contract: a flush is carried out|blockdev/block.c|raw|
+	's/if \(d->mode == CACHE_UNSAFE \|\| \(all_committed/if (1 || (all_committed/'
+contract: a flush writes the tables|blockdev/qcow2/open.c|64k|
 	's/int err = qcow2_write_tables\(q\);/int err = 0;/'
-mutate "a flush ends with an fdatasync" $q/open.c \
+contract: a flush ends with an fdatasync|blockdev/qcow2/open.c|64k|
 	's/return err \? err : sync_to\(&fmt->sync, fmt->sync\.writes\);/return err;/'
-mutate "an fdatasync covers what completed before it" blockdev/sync.c \
-	's/s->durable = covers;/s->durable = s->writes;/'
-mutate "a failed fdatasync is final" blockdev/sync.c \
-	's/s->err = err;/;/' --faults 7
-mutate "cache off: acknowledged means durable" blockdev/block.c \
-	's/return r->durable \|\| !disk_wce\(d\) \|\|/return r->durable ||/;
-	s/\(r->flags & BLK_FUA\) \|\| !disk_wce\(d\)/(r->flags & BLK_FUA)/'
-mutate "FUA: acknowledged means durable" blockdev/block.c \
+contract: a flush of raw is an fdatasync|blockdev/raw.c|raw|
+	's/return sync_to\(&fmt->sync, fmt->sync\.writes\);/return 0;/'
+contract: raw is longer before its disk is|blockdev/raw.c|raw resize|
+	's/err = sync_to\(&fmt->sync, sync_note\(&fmt->sync\)\);/err = 0;/'
+contract: cache off: acknowledged means durable|blockdev/block.c|raw writethrough|
+	's/return r->durable \|\| !disk_wce\(d\) \|\|/return r->durable ||/; s/\(r->flags & BLK_FUA\) \|\| !disk_wce\(d\)/(r->flags & BLK_FUA)/'
+contract: off when submitted, on when completed|blockdev/block.c|64k flipping|
+	's/\(r->flags & BLK_FUA\) \|\| !disk_wce\(d\)/(r->flags & BLK_FUA)/'
+contract: on when submitted, off when completed|blockdev/block.c|64k flipping|
+	's/return r->durable \|\| !disk_wce\(d\) \|\|/return r->durable ||/'
+contract: FUA: acknowledged means durable|blockdev/block.c|64k|
 	's/\(r->flags & BLK_FUA\) \|\| !disk_wce\(d\)/!disk_wce(d)/'
-mutate "cache going off: durable first" blockdev/block.c \
+contract: cache going off: durable first|blockdev/block.c|64k flipping|
 	's/if \(c->enable \|\| d->mode == CACHE_UNSAFE\)/if (1)/'
-mutate "a commit covers what was acknowledged before it" blockdev/block.c \
+contract: writes that complete while it goes off|blockdev/block.c|64k flipping|
+	's/ \|\| !list_empty\(&d->wce_waiting\);/;/'
+contract: off in the middle of a commit waits for the next|blockdev/block.c|64k flipping|
+	's/if \(!c->in_round\)/if (0)/'
+contract: a commit covers what was acknowledged before it|blockdev/block.c|64k flipping|
 	's/d->committed = upto;/d->committed = d->acked;/'
-exit $status
+contract: who comes during a commit waits for the next|blockdev/block.c|64k flipping|
+	's/(err = commit_round\(d\);)/$1 list_splice_tail(&reqs, &d->waiting);/'
+contract: an fdatasync covers what completed before it|blockdev/sync.c|64k|
+	's/s->durable = covers;/s->durable = s->writes;/'
+contract: the first flush covers what a killed process left|blockdev/sync.c|u:test_block|
+	's/, \.writes = 1//'
+contract: the first flush is carried out|blockdev/block.c|u:test_block|
+	's/d->acked = d->readonly \? 0 : 1;//'
+contract: a clean close writes and syncs|blockdev/qcow2/open.c|64k reopen|
+	's/err = fmt->sync\.err \? fmt->sync\.err : qcow2_flush\(fmt\);/err = 0;/'
+
+number: a write in place, no fiber|blockdev/block.c|raw|
+	's/if \(r->op == BLK_WRITE && !err\)\n\t\tsync_note/if (0)\n\t\tsync_note/'
+number: a write in place, in a fiber|blockdev/qcow2/write.c|64k|
+	's/(host_off, 0, len, 0\);\n\n\tif \()!err/${1}0/'
+number: a write of whole clusters|blockdev/qcow2/write.c|64k reuse|
+	's/(head, len, tail\);\n\n\tif \()!err/${1}0/'
+number: tables|blockdev/qcow2/commit.c|64k|
+	's/\tsync_note\(&q->fmt\.sync\);\n\treturn first;/\treturn first;/'
+number: metadata written by itself|blockdev/qcow2/commit.c|512 growth|
+	's/if \(!err\)\n\t\tsync_note\(&q->fmt\.sync\);\n\treturn err;\n\}\n\nint qcow2_header_put/return err;\n}\n\nint qcow2_header_put/'
+
+order: an entry after its data|blockdev/qcow2/write.c|64k|
+	's/(\tif \(r\.fresh\)\n.*?)(\tif \(!err\) \{.*?\n\t\}\n)(\tif \(err && )/${3}/s'
+order: two writes do not allocate one cluster|blockdev/qcow2/write.c|64k|
+	's/if \(ranges_overlap\(a->first, a->n, first, n\)\)/if (0)/'
+order: the map is looked at again after waiting|blockdev/qcow2/write.c|64k|
+	's/if \(qcow2_map_cached\(q, off, m\.len, &now\) && now\.kind == m\.kind &&\s*now\.len == m\.len\)/(void)now;/'
+order: one L2 table for one L1 entry|blockdev/qcow2/map.c|512|
+	's/if \(!err && !table\)\n\t\terr = l2_create/if (!err)\n\t\terr = l2_create/'
+order: a slice on its way to the file is not evicted|blockdev/qcow2/cache.c|512|
+	's/ && !s->writing && !s->loading\)/ && !s->loading)/'
+order: L1 sectors are not written to the old table|blockdev/qcow2/resize.c|512 resize|
+	's/fiber_(un)?lock\(&q->commit_lock\);//g'
+order: no L2 table is made while L1 moves|blockdev/qcow2/resize.c|512 resize|
+	's/fiber_(un)?lock\(&q->table_lock\);//g'
+order: one round of table writes at a time|blockdev/qcow2/commit.c|64k|
+	's/fiber_(un)?lock\(&q->commit_lock\);//g'
+order: close waits for clusters being reserved|blockdev/qcow2/alloc.c|512 64-bit counts|
+	's/while \(q->reserving && !err\)/while (0)/'
+
+create: the header comes last|blockdev/qcow2/create.c|u:test_qcow2_create|
+	's/(write_l1\(f, &l\);\n\tif \(err\)\n\t\tgoto free_buf;\n\terr = )file_fdatasync\(f\)/${1}0/'
+create: an image is durable when it is there|blockdev/qcow2/create.c|u:test_qcow2_create|
+	's/err = file_fdatasync\(f\);\nfree_buf/free_buf/'
+create: an old header on a device goes first|blockdev/qcow2/create.c|u:test_qcow2_create|
+	's/if \(!err\)\n\t\t\terr = file_fdatasync\(f\);//'
+END
+}
+
+# crash ARGS...: "FAIL ROW: 12 states ..." of the first row that fails becomes "ROW|states".
+crash() {
+	timeout 900 build/crash --until-caught "$@" >out 2>&1
+	code=$?
+	[ $code -eq 0 ] && return 1
+	[ $code -eq 124 ] && echo "hangs" >>out
+	awk -v code=$code '
+	/^(ok|FAIL) [^:]*: [0-9]+ states/ {
+		row = n = $0
+		sub(/^[a-zA-Z]* /, "", row)
+		sub(/:.*/, "", row)
+		sub(/^[^:]*: /, "", n)
+		states += n + 0
+	}
+	/^FAIL / { print row "|" states; said = 1; exit }
+	/Assertion/ { why = "an assertion" }
+	/^crash: / { why = substr($0, 8) }
+	/^hangs/ { why = "no end after 900 s" }
+	END {
+		if (!said)
+			print (why ? why : "exit status " code) "|" states + 0
+	}' out
+}
+
+noticed() {
+	case $1 in
+	u:*)
+		if ! make -s "build/tests/unit/${1#u:}" >build.log 2>&1; then
+			echo "${1#u:} does not build|-"
+			return
+		fi
+		timeout 900 "build/tests/unit/${1#u:}" >out 2>&1 && return 1
+		echo "${1#u:}: $(sed -n 's/^[^ ]*:[EF]:[^:]*:\([^:]*\):.*/\1/p' out | head -n 1)|-"
+		;;
+	f:*)
+		how=${1#f:}
+		crash --states 1000 --seeds 1 --faults "${how%%:*}" --row "${how#*:}" |
+			sed 's/|/, host failures|/'
+		;;
+	*) crash --row "$1" | sed "s/^\([a-z ]*\)|/$1: \1|/; s/^$1: $1|/$1|/" ;;
+	esac
+}
+
+try_point() { # NAME FILE BY EDIT
+	cp "$2" saved
+	perl -0pi -e "$4" "$2" 2>perl.log
+	if cmp -s saved "$2"; then
+		result="FAIL|the edit no longer fits the source|-"
+	elif ! make -s build/crash >build.log 2>&1; then
+		result="FAIL|does not build: $(grep -m 1 error build.log)|-"
+	else
+		by=$(noticed "$3")
+		[ -n "$by" ] || by=$(crash)
+		case $by in
+		'') result="FAIL|not noticed|-" ;;
+		*"no end"* | *"does not build"*) result="FAIL|$by" ;;
+		*) result="ok|$by" ;;
+		esac
+	fi
+	cp saved "$2"
+	echo "$result" | (IFS='|' read -r ok who states
+		printf '%-4s | %-62s | %-40s | %s\n' "$ok" "$1" "$who" "$states")
+}
+
+# The share of one tree: every jobs-th point, from the one numbered $1.
+worker() {
+	cd "$work/$1" || exit 2
+	awk "NR % $jobs == $1 % $jobs" "$work/points" | while IFS='|' read -r name file by edit; do
+		edit=${edit#*\'} edit=${edit%\'}
+		try_point "$name" "$file" "$by" "$edit"
+	done
+}
+
+points | grep -F -e "$text" >"${TMPDIR:-/tmp}/mutants.$$"
+work=$(mktemp -d "${TMPDIR:-/tmp}/sluice-mutants.XXXXXX") || exit 2
+mv "${TMPDIR:-/tmp}/mutants.$$" "$work/points"
+trap 'rm -rf "$work"' EXIT
+trap 'kill $pids 2>/dev/null; exit 130' INT TERM
+if [ -n "$list" ]; then
+	cut -d '|' -f 1-3 "$work/points"
+	exit 0
+fi
+[ -s "$work/points" ] || { echo "mutants.sh: no point has '$text' in its line" >&2; exit 2; }
+
+mkdir "$work/1" && cd "$src" && cp -r Makefile vmm blockdev devices guest tests "$work/1" || exit 2
+make -s -C "$work/1" build/crash >/dev/null || exit 2
+pids=''
+i=2
+while [ "$i" -le "$jobs" ]; do
+	cp -rp "$work/1" "$work/$i" || exit 2
+	i=$((i + 1))
+done
+i=1
+while [ "$i" -le "$jobs" ]; do
+	worker "$i" | tee "$work/result.$i" &
+	i=$((i + 1))
+done
+wait
+n=$(wc -l <"$work/points")
+ok=$(cat "$work"/result.* | grep -c '^ok')
+echo "$n points, $ok caught, $((n - ok)) not"
+[ "$ok" -eq "$n" ]

@@ -171,6 +171,70 @@ START_TEST(a_cut_repair_can_be_finished)
 }
 END_TEST
 
+/* Clusters that are counted too low: the next writer may hand them out again. */
+static unsigned counted_too_low(struct cutfile *m)
+{
+	static struct lines lines;
+	struct qcow2_check res;
+	unsigned n = 0;
+
+	lines.used = 0;
+	if (check_run(m, 0, &res, &lines) != 0)
+		ck_abort_msg("check failed");
+	for (const char *p = lines.text; (p = strstr(p, "ERROR cluster ")) != NULL; p++)
+		n++;
+	return n;
+}
+
+/* One table cluster names 64 blocks of 256 counts: 16384 clusters of 512 bytes. */
+#define FAR (40000ULL * 512)
+
+static void table_too_small(struct damaged *d)
+{
+	mem_resize(d->m, FAR + 512);
+	memset(d->m->data + FAR, 'Z', 512);
+	damaged_set_entry(d, 10, FAR | QCOW2_OFLAG_COPIED);
+}
+
+static void cut_version_2(const char *name, void (*inflict)(struct damaged *d), unsigned seeds)
+{
+	struct cutfile m, base, cut;
+	struct qcow2_check res;
+	struct damaged d;
+	unsigned before;
+
+	damaged_init(&d, &m, loop, &geometries[1]);
+	inflict(&d);
+	before = counted_too_low(&m);
+	cutfile_copy(&base, &m);
+	cutfile_log(&m);
+	ck_assert_int_eq(check_run(&m, QCOW2_FIX_LEAKS | QCOW2_FIX_ERRORS, &res, NULL), 0);
+	ck_assert(m.n_log && m.log[m.n_log - 1].op == FILE_FDATASYNC);
+	for (unsigned n = 0; n <= m.n_log; n++)
+		for (unsigned seed = 0; seed < seeds; seed++) {
+			cutfile_cut(&cut, &base, &m, n, seed);
+			if (counted_too_low(&cut) > before)
+				ck_abort_msg("%s, cut before %u of %u, seed %u", name, n, m.n_log,
+					seed);
+			cutfile_free(&cut);
+		}
+	cutfile_free(&m);
+	cutfile_free(&base);
+}
+
+/*
+ * Version 2 has no mark that makes the next program repair first: the order inside a repair is
+ * all there is.  After a cut the image is no more dangerous than before.
+ */
+START_TEST(a_cut_repair_of_version_2_makes_nothing_worse)
+{
+	for (int i = 0; i < n_damages; i++)
+		if (applies(&damages[i], &geometries[1]))
+			cut_version_2(damages[i].name, damages[i].inflict, 24);
+	cut_version_2("table too small", table_too_small, 6);
+}
+END_TEST
+
 /* From the first write on until the last, version 3 says that it is dirty. */
 START_TEST(repair_of_errors_runs_under_the_dirty_bit)
 {
@@ -284,21 +348,16 @@ START_TEST(a_table_too_small_for_the_file_is_replaced)
 	struct qcow2_check res;
 	struct damaged d;
 	struct cutfile m;
-	uint64_t far;
 
-	/* One table cluster names 64 blocks of 256 counts: 16384 clusters of 512 bytes. */
 	damaged_init(&d, &m, loop, &geometries[0]);
-	far = 40000ULL * 512;
-	mem_resize(&m, far + 512);
-	memset(m.data + far, 'Z', 512);
-	damaged_set_entry(&d, 10, far | QCOW2_OFLAG_COPIED);
+	table_too_small(&d);
 	ck_assert_int_eq(check_run(&m, QCOW2_FIX_LEAKS | QCOW2_FIX_ERRORS, &res, NULL), 0);
 	ck_assert(res.refcounts_rebuilt);
 	assert_clean(&m, "table too small");
 	assert_data(&d, &m, 0, "table too small");
 	ck_assert_uint_gt(mem_be32(&m, offsetof(struct qcow2_disk_header, reftable_clusters)), 1);
-	ck_assert_uint_eq(damaged_entry(&d, 10), far | QCOW2_OFLAG_COPIED);
-	ck_assert_int_eq(m.data[far], 'Z');
+	ck_assert_uint_eq(damaged_entry(&d, 10), FAR | QCOW2_OFLAG_COPIED);
+	ck_assert_int_eq(m.data[FAR], 'Z');
 	cutfile_free(&m);
 }
 END_TEST
@@ -363,6 +422,7 @@ int main(void)
 	tcase_add_test(t, damage_is_found_and_said);
 	tcase_add_loop_test(t, repair_leaves_nothing_to_find, 0, N_GEOMETRIES);
 	tcase_add_loop_test(t, a_cut_repair_can_be_finished, 0, N_GEOMETRIES);
+	tcase_add_test(t, a_cut_repair_of_version_2_makes_nothing_worse);
 	tcase_add_test(t, repair_of_errors_runs_under_the_dirty_bit);
 	tcase_add_test(t, every_failing_write_is_passed_on);
 	tcase_add_test(t, leaks_alone_are_given_back_in_place);
