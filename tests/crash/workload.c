@@ -244,7 +244,7 @@ static void power_off(struct guest *g)
 static void leave_something(struct guest *g, struct mem_image *out)
 {
 	struct run_log *r = g->r;
-	struct crash_choice c = {.tear = rng_next(&g->rng) | 1, .reversed = rng_next(&g->rng) & 1};
+	struct crash_choice c = {.unit = SECTOR};
 	uint64_t sizes[8];
 	uint8_t page[MEM_PAGE];
 	struct mem_image state;
@@ -253,6 +253,8 @@ static void leave_something(struct guest *g, struct mem_image *out)
 	mem_init(&state);
 	model_init(&m, &r->log, &r->start);
 	model_advance(&m, r->log.clock);
+	c.tear = rng_next(&g->rng) | 1;
+	c.reversed = rng_next(&g->rng) & 1;
 	c.fate = calloc(m.n_pending + 1, 1);
 	for (uint32_t i = 0; i < m.n_pending; i++)
 		c.fate[i] = (uint8_t)(rng_next(&g->rng) % (FATE_TORN + 1));
