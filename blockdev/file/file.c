@@ -107,17 +107,20 @@ static int find_alignment(struct file *f, int fd)
 	return f->align_off <= PAGE && f->align_mem <= PAGE ? 0 : -EINVAL;
 }
 
-static int open_host(const char *path, unsigned flags, struct why *why)
+/* *made: the file was not there before. */
+static int open_host(const char *path, unsigned flags, bool *made, struct why *why)
 {
 	int how = O_CLOEXEC | (flags & FILE_RDWR ? O_RDWR : O_RDONLY);
 	int fd;
 
-	if (flags & FILE_CREATE)
-		how |= O_CREAT;
 	if (flags & FILE_DIRECT)
 		how |= O_DIRECT;
 	/* A FIFO or a tape must not hang us before we know that it is none of ours. */
-	fd = open(path, how | O_NONBLOCK | O_NOCTTY, 0644);
+	how |= O_NONBLOCK | O_NOCTTY;
+	fd = flags & FILE_CREATE ? open(path, how | O_CREAT | O_EXCL, 0644) : -1;
+	*made = fd >= 0;
+	if (fd < 0)
+		fd = open(path, flags & FILE_CREATE ? how | O_CREAT : how, 0644);
 	if (fd >= 0)
 		return fd;
 	if (errno == EINVAL && (flags & FILE_DIRECT))
@@ -157,20 +160,25 @@ static int lock_and_truncate(int fd, unsigned flags, struct why *why)
 
 int file_open(struct loop *l, const char *path, unsigned flags, struct file **out, struct why *why)
 {
+	bool made, locked;
 	struct file *f;
 	int fd, err;
 
 	if ((flags & FILE_CREATE) && !(flags & FILE_RDWR))
 		return -EINVAL;
-	fd = open_host(path, flags, why);
+	fd = open_host(path, flags, &made, why);
 	if (fd < 0)
 		return fd;
 	err = check_kind(fd, why);
 	if (!err)
 		err = lock_and_truncate(fd, flags, why);
+	locked = !err;
 	if (!err)
 		err = engine_open(l, fd, flags & FILE_DIRECT, !(flags & FILE_RDWR), &f);
 	if (err) {
+		/* Not locked, it may be somebody else's by now. */
+		if (made && locked)
+			unlink(path);
 		close(fd);
 		return err;
 	}

@@ -146,8 +146,10 @@ static void add_nonzero(json_t *o, const char *key, uint64_t v)
 
 static void print_json(const char *filename, const struct qcow2_check *r)
 {
-	json_t *o = json_object();
+	json_t *o;
 
+	img_json_start();
+	o = json_object();
 	json_object_set_new(o, "image-end-offset", json_integer((json_int_t)r->image_end_offset));
 	json_object_set_new(o, "total-clusters", json_integer((json_int_t)r->total_clusters));
 	json_object_set_new(o, "check-errors", json_integer((json_int_t)r->check_errors));

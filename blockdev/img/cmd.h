@@ -49,5 +49,7 @@ void img_close(struct img_file *im);
 
 enum img_output { IMG_HUMAN, IMG_JSON };
 must_check int img_parse_output(const char *text, enum img_output *out);
+/* Before JSON is made: without memory for it the program ends, with words and status 1. */
+void img_json_start(void);
 
 #endif

@@ -3,6 +3,7 @@
  * common.c - what several subcommands need: sizes, formats, opening an image.
  */
 #include <ctype.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -89,6 +90,22 @@ int img_parse_output(const char *text, enum img_output *out)
 		return -EINVAL;
 	}
 	return 0;
+}
+
+static void *alloc_or_exit(size_t n)
+{
+	void *p = malloc(n);
+
+	if (p)
+		return p;
+	log_error("%s", strerror(ENOMEM));
+	exit(1);
+}
+
+/* A member that found no memory would just be missing, and the reader would never know. */
+void img_json_start(void)
+{
+	json_set_alloc_funcs(alloc_or_exit, free);
 }
 
 static int probe(void *arg)

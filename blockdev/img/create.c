@@ -196,8 +196,10 @@ static int set_list(struct options *o, const char *list)
 	char *copy = strdup(list), *rest = copy, *word;
 	int err = 0;
 
-	if (!copy)
+	if (!copy) {
+		log_error("%s", strerror(ENOMEM));
 		return -ENOMEM;
+	}
 	if (!*list || *list == ',' || list[strlen(list) - 1] == ',') {
 		log_error("Invalid option list: %s", list);
 		err = -EINVAL;

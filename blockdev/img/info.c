@@ -220,10 +220,14 @@ static void set_text(json_t *o, const char *key, const char *text)
 	if (!s) {
 		char *copy = strdup(text);
 
-		for (char *p = copy; p && *p; p++)
+		if (!copy) {
+			log_error("%s", strerror(ENOMEM));
+			exit(1);
+		}
+		for (char *p = copy; *p; p++)
 			if (*p & 0x80)
 				*p = '?';
-		s = json_string(copy ? copy : "");
+		s = json_string(copy);
 		free(copy);
 	}
 	json_object_set_new(o, key, s);
@@ -306,8 +310,10 @@ static json_t *json_specific(const struct image_info *info)
 static void print_json(const struct image_info *info)
 {
 	const struct qcow2_header *h = &info->h;
-	json_t *o = json_object();
+	json_t *o;
 
+	img_json_start();
+	o = json_object();
 	set_int(o, "virtual-size", info->virtual_bytes);
 	set_text(o, "filename", info->filename);
 	set_text(o, "format", info->format);
