@@ -47,12 +47,13 @@ UNIT_SRC  := $(wildcard tests/unit/test_*.c)
 UNIT_BIN  := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(UNIT_SRC))
 SUP_OBJ   := $(call obj,$(wildcard tests/support/*.c))
 FUZZ_BIN  := $(patsubst tests/fuzz/%.c,$(B)/tests/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+HELPERS   := $(B)/kill $(B)/nomem.so # of the scripts in tests/cli and tests/vm
 CLI_TESTS := $(wildcard tests/cli/*.sh)
 VM_TESTS  := $(wildcard tests/vm/*.sh)
 BENCH_BIN := $(patsubst tests/bench/%.c,$(B)/tests/bench/%,$(wildcard tests/bench/*.c))
 
 .PHONY: all clean deps deps-build demo install uninstall unit tests fuzzers benches \
-        check check-lint check-unit check-san check-crash check-faults check-cli check-vm check-fuzz lint
+        check check-lint check-unit check-san check-crash check-faults check-kill check-cli check-vm check-fuzz lint
 .DELETE_ON_ERROR:
 .SECONDARY:
 all: $(B)/sluice
@@ -96,6 +97,15 @@ $(B)/crash: $(call obj,$(wildcard tests/crash/*.c)) $(B)/libblockdev.a
 	$(Q)echo "  LD    $@"
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
+# Makes allocations of the program under test fail; see tests/cli/nomem.sh.
+$(B)/nomem.so: tests/nomem/nomem.c
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) -std=gnu11 -O2 -g $(WARN) -fPIC -shared $(LDFLAGS) -o $@ $<
+
+$(B)/kill: $(B)/tests/kill/kill.o $(B)/libblockdev.a
+	$(Q)echo "  LD    $@"
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
 $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(B)/tests/fuzz/driver.o $(B)/parts.a $(B)/libblockdev.a
 	$(Q)echo "  LD    $@"
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
@@ -127,7 +137,7 @@ RUN_fuzz := fuzz: $(patsubst $(B)/%,build-san/%,$(FUZZ_BIN))
 check: deps-build
 	$(Q)tests/deps.sh $(UNIT_PKGS)
 	$(Q)tests/deps.sh $(TEST_PKGS) || echo "deps: going on; tests skip what is missing"
-	$(Q)$(MAKE) --no-print-directory all tests $(B)/crash
+	$(Q)$(MAKE) --no-print-directory all tests $(B)/crash $(HELPERS)
 	$(Q)$(MAKE) --no-print-directory SAN=1 tests fuzzers
 	$(Q)tests/run.sh $(RUN_lint) $(RUN_unit) $(RUN_san) $(RUN_crash) $(RUN_cli) \
 		$(RUN_vm) $(RUN_fuzz)
@@ -143,12 +153,16 @@ check-san:
 check-crash: $(B)/crash
 	$(Q)$(B)/crash --exhaustive --states 200000 --seeds 3 --repairs 200 --faults 61 \
 		--qemu $${TMPDIR:-/tmp}
-# Every single host operation of every row failing in turn, in each way: half an hour.
+# Every single host operation of every row failing in turn, in each way: an hour.
 check-faults: $(B)/crash
 	$(Q)$(B)/crash --states 1000 --seeds 1 --faults 1
-check-cli: all
+# A thousand writers killed, and a hundred guests: some minutes.
+check-kill: all $(HELPERS)
+	$(Q)ROUNDS=1000 TEST_TIMEOUT=3600 tests/run.sh cli: tests/cli/kill.sh
+	$(Q)ROUNDS=25 TEST_TIMEOUT=3600 tests/run.sh vm: tests/vm/kill.sh
+check-cli: all $(HELPERS)
 	$(Q)tests/run.sh $(RUN_cli)
-check-vm: all
+check-vm: all $(HELPERS)
 	$(Q)tests/run.sh $(RUN_vm)
 check-fuzz:
 	$(Q)$(MAKE) --no-print-directory SAN=1 fuzzers
