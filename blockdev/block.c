@@ -38,7 +38,7 @@ static void hist_add(uint64_t *hist, uint64_t start_ns)
 /* The user hears of a host that fails, once; the guest's own mistakes are between us and it. */
 static void tell_once(struct disk *d, const struct blk_req *r, int err)
 {
-	static const char *const what[] = {"read", "write", "flush"};
+	static const char *const what[] = {"read", "write", "write of zeros", "discard", "flush"};
 
 	if (d->told || err == -EINVAL || err == -EROFS)
 		return;
@@ -65,6 +65,14 @@ static void count_done(struct disk *d, const struct blk_req *r, int err)
 		s->writes++;
 		s->write_bytes += r->len;
 		hist_add(s->write_us, r->t_start_ns);
+		break;
+	case BLK_ZEROES:
+		s->zeroes++;
+		s->zero_bytes += r->len;
+		break;
+	case BLK_DISCARD:
+		s->discards++;
+		s->discard_bytes += r->len;
 		break;
 	case BLK_FLUSH:
 		s->flushes++;
@@ -124,7 +132,7 @@ static void format_done(struct blk_req *r, int err)
 {
 	struct disk *d = r->disk;
 
-	if (err || r->op != BLK_WRITE) {
+	if (err || r->op == BLK_READ) {
 		acknowledge(r, err);
 		return;
 	}
@@ -167,17 +175,64 @@ void format_zeros(struct format *fmt, struct blk_req *r)
 	acknowledge_later(r, 0);
 }
 
-static void rw_fiber(struct fiber_start *s)
+#define ZEROS_BYTES (64 * KiB)
+#define ZEROS_IOV   16
+
+/* For a format that knows no better: zeros, written. */
+static int write_zeros(struct format *fmt, uint64_t off, uint64_t len)
+{
+	static uint8_t zeros[ZEROS_BYTES] __attribute__((aligned(4096))); /* only ever read */
+	int err = 0;
+
+	while (len && !err) {
+		struct iovec iov[ZEROS_IOV];
+		uint64_t n = 0;
+		int i = 0;
+
+		for (; i < ZEROS_IOV && n < len; i++) {
+			iov[i] = (struct iovec){zeros, min_u64(len - n, ZEROS_BYTES)};
+			n += iov[i].iov_len;
+		}
+		err = fmt->ops->write(fmt, iov, i, off, n);
+		off += n;
+		len -= n;
+	}
+	return err;
+}
+
+static int run_write(struct format *fmt, const struct blk_req *r)
+{
+	if (!(r->flags & BLK_COMPRESSED))
+		return fmt->ops->write(fmt, r->iov, r->niov, r->off, r->len);
+	if (!fmt->ops->write_compressed)
+		return -ENOTSUP;
+	return fmt->ops->write_compressed(fmt, r->iov, r->niov, r->off, r->len);
+}
+
+static int run_request(struct format *fmt, const struct blk_req *r)
+{
+	switch (r->op) {
+	case BLK_READ:
+		return fmt->ops->read(fmt, r->iov, r->niov, r->off, r->len);
+	case BLK_WRITE:
+		return run_write(fmt, r);
+	case BLK_ZEROES:
+		return fmt->ops->zeroes ? fmt->ops->zeroes(fmt, r->off, r->len, r->flags)
+					: write_zeros(fmt, r->off, r->len);
+	case BLK_DISCARD:
+		return fmt->ops->discard ? fmt->ops->discard(fmt, r->off, r->len) : 0;
+	case BLK_FLUSH:
+		break;
+	}
+	assert(!"a flush is for the commit fiber");
+	return -EINVAL;
+}
+
+static void request_fiber(struct fiber_start *s)
 {
 	struct blk_req *r = container_of(s, struct blk_req, start);
-	struct format *fmt = r->disk->fmt;
-	int err;
 
-	if (r->op == BLK_READ)
-		err = fmt->ops->read(fmt, r->iov, r->niov, r->off, r->len);
-	else
-		err = fmt->ops->write(fmt, r->iov, r->niov, r->off, r->len);
-	format_done(r, err);
+	format_done(r, run_request(r->disk->fmt, r));
 }
 
 /* ---- commit ---- */
@@ -272,9 +327,9 @@ static int refuse(const struct disk *d, const struct blk_req *r)
 		return 0;
 	if (!range_within(r->off, r->len, d->fmt->size))
 		return -EINVAL;
-	if (r->op == BLK_WRITE && d->readonly)
+	if (r->op != BLK_READ && d->readonly)
 		return -EROFS;
-	if (r->op == BLK_WRITE && d->fmt->sync.err)
+	if (r->op != BLK_READ && d->fmt->sync.err)
 		return d->fmt->sync.err;
 	return 0;
 }
@@ -301,8 +356,9 @@ void disk_submit(struct disk *d, struct blk_req *r)
 		acknowledge_later(r, err);
 	} else if (r->op == BLK_FLUSH) {
 		submit_flush(d, r);
-	} else if (!d->fmt->ops->try_submit(d->fmt, r)) {
-		r->start.fn = rw_fiber;
+	} else if (r->op > BLK_WRITE || (r->flags & BLK_COMPRESSED) ||
+		   !d->fmt->ops->try_submit(d->fmt, r)) {
+		r->start.fn = request_fiber;
 		fiber_start(d->loop, &r->start);
 	}
 }
@@ -375,24 +431,46 @@ static int submit_and_wait(struct disk *d, struct blk_req r)
 	return w.err;
 }
 
+int disk_preadv(struct disk *d, struct iovec *iov, int niov, uint64_t len, uint64_t off)
+{
+	return submit_and_wait(d,
+		(struct blk_req){.op = BLK_READ, .iov = iov, .niov = niov, .off = off, .len = len});
+}
+
 int disk_pread(struct disk *d, void *buf, uint64_t len, uint64_t off)
 {
 	struct iovec iov = {buf, len};
 
-	return submit_and_wait(d,
-		(struct blk_req){.op = BLK_READ, .iov = &iov, .niov = 1, .off = off, .len = len});
+	return disk_preadv(d, &iov, 1, len, off);
+}
+
+int disk_pwritev(
+	struct disk *d, struct iovec *iov, int niov, uint64_t len, uint64_t off, unsigned flags)
+{
+	return submit_and_wait(d, (struct blk_req){.op = BLK_WRITE,
+					  .flags = flags,
+					  .iov = iov,
+					  .niov = niov,
+					  .off = off,
+					  .len = len});
 }
 
 int disk_pwrite(struct disk *d, const void *buf, uint64_t len, uint64_t off, unsigned flags)
 {
 	struct iovec iov = {(void *)(uintptr_t)buf, len};
 
-	return submit_and_wait(d, (struct blk_req){.op = BLK_WRITE,
-					  .flags = flags,
-					  .iov = &iov,
-					  .niov = 1,
-					  .off = off,
-					  .len = len});
+	return disk_pwritev(d, &iov, 1, len, off, flags);
+}
+
+int disk_zeroes(struct disk *d, uint64_t len, uint64_t off, unsigned flags)
+{
+	return submit_and_wait(
+		d, (struct blk_req){.op = BLK_ZEROES, .flags = flags, .off = off, .len = len});
+}
+
+int disk_discard(struct disk *d, uint64_t len, uint64_t off)
+{
+	return submit_and_wait(d, (struct blk_req){.op = BLK_DISCARD, .off = off, .len = len});
 }
 
 int disk_flush(struct disk *d)

@@ -38,6 +38,10 @@ struct disk_opts {
 	enum cache_mode cache;
 	bool readonly;
 	bool nolock;             /* read an image that somebody else writes */
+	bool nobacking;          /* the top layer alone: unallocated reads as zeros */
+	bool unmap;              /* discards free clusters and punch holes in the host's file */
+	const char *backing;     /* in place of the backing file that the image names, or NULL */
+	const char *backing_format;
 	uint64_t l2_cache_bytes; /* 0: automatic */
 	uint64_t refcount_cache_bytes;
 };
@@ -68,8 +72,15 @@ const char *disk_path(const struct disk *d);
 bool disk_readonly(const struct disk *d);
 enum cache_mode disk_cache_mode(const struct disk *d);
 
-enum blk_op { BLK_READ, BLK_WRITE, BLK_FLUSH };
+/*
+ * BLK_ZEROES and BLK_DISCARD have no iov.  After BLK_ZEROES the range reads as zeros.  After
+ * BLK_DISCARD it reads as what it held or as zeros, and never as something older.  Both
+ * are writes to the write cache.
+ */
+enum blk_op { BLK_READ, BLK_WRITE, BLK_ZEROES, BLK_DISCARD, BLK_FLUSH };
 #define BLK_FUA (1u << 0) /* a write: acknowledged means durable */
+#define BLK_UNMAP (1u << 1)      /* BLK_ZEROES: need not keep the space */
+#define BLK_COMPRESSED (1u << 2) /* BLK_WRITE: whole new clusters, stored compressed if that helps */
 /* The driver knows no flush: whatever the cache bit, acknowledged means durable. */
 #define BLK_WRITETHROUGH BLK_FUA
 
@@ -121,7 +132,42 @@ bool disk_wce_default(const struct disk *d); /* at power-on */
 must_check int disk_pread(struct disk *d, void *buf, uint64_t len, uint64_t off);
 must_check int disk_pwrite(
 	struct disk *d, const void *buf, uint64_t len, uint64_t off, unsigned flags);
+must_check int disk_preadv(struct disk *d, struct iovec *iov, int niov, uint64_t len, uint64_t off);
+must_check int disk_pwritev(
+	struct disk *d, struct iovec *iov, int niov, uint64_t len, uint64_t off, unsigned flags);
+must_check int disk_zeroes(struct disk *d, uint64_t len, uint64_t off, unsigned flags);
+must_check int disk_discard(struct disk *d, uint64_t len, uint64_t off);
 must_check int disk_flush(struct disk *d);
+
+/* ---- what lies where ---- */
+
+enum extent_kind {
+	EXTENT_HOLE, /* not in this layer: the backing file's content, or zeros without one */
+	EXTENT_ZERO, /* in this layer, reads as zeros */
+	EXTENT_DATA,
+};
+
+struct extent {
+	enum extent_kind kind;
+	uint64_t len;      /* bytes that all this holds for */
+	uint64_t host_off; /* if has_host_off: of the first byte, running on */
+	bool has_host_off;
+	bool compressed;
+	int depth;           /* disk_map(): layers below the top; 0 is the top */
+	struct disk *layer;  /* disk_map(): the disk of that layer */
+};
+/* In a fiber: the top layer's own word on [off, off+something up to len).  0 or -errno. */
+must_check int disk_extent(struct disk *d, uint64_t off, uint64_t len, struct extent *e);
+/*
+ * In a fiber: the same through the whole chain: EXTENT_HOLE is what no layer has, with depth that of
+ * the layer which ends the search.
+ */
+must_check int disk_map(struct disk *d, uint64_t off, uint64_t len, struct extent *e);
+/* The disk below, opened read-only with this one; NULL: none. */
+struct disk *disk_backing(const struct disk *d);
+/* Where the backing file that an image names is found.  0 or -ENAMETOOLONG. */
+must_check int disk_backing_path(const char *image, const char *name, char *out, size_t len);
+
 /* In a fiber: size bytes, a multiple of 512, not less than now; durable when it returns 0. */
 must_check int disk_grow(struct disk *d, uint64_t size);
 
@@ -131,6 +177,7 @@ must_check int disk_grow(struct disk *d, uint64_t size);
 struct disk_stats {
 	uint64_t reads, writes, flushes;          /* the guest's, completed */
 	uint64_t read_bytes, write_bytes, failed; /* failed: of any kind */
+	uint64_t zeroes, zero_bytes, discards, discard_bytes;
 	uint64_t wce_changes;
 	uint64_t host_reads, host_writes, host_fdatasyncs, host_fallocates;
 	uint64_t host_read_bytes;

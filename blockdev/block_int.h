@@ -11,6 +11,8 @@
 struct disk {
 	struct loop *loop;
 	struct format *fmt;
+	struct disk *backing; /* read-only, closed with this one; NULL: none */
+	struct disk *above;   /* the layer that this one backs, or NULL */
 	char *path;
 	enum cache_mode mode;
 	bool readonly;
@@ -34,5 +36,11 @@ struct disk {
 };
 
 void block_init(struct disk *d);
+
+/* disk_open() for a layer below another. */
+must_check int disk_open_above(struct loop *l, const struct disk_opts *o, struct disk *above,
+	struct disk **out, struct why *why);
+/* Not in a fiber: opens what d's format says lies below it.  0, or -errno with words. */
+must_check int chain_open(struct disk *d, const struct disk_opts *o, struct why *why);
 
 #endif

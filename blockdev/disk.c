@@ -93,39 +93,63 @@ static int open_fiber(void *arg)
 	return ops->open(a->f, a->o, &a->d->fmt, a->why);
 }
 
-int disk_open_file(struct file *f, const struct disk_opts *o, struct disk **out, struct why *why)
+static void disk_free(struct disk *d)
+{
+	if (d->backing)
+		disk_free(d->backing);
+	if (d->fmt)
+		d->fmt->ops->free(d->fmt);
+	free(d->path);
+	free(d);
+}
+
+static int disk_new(struct file *f, const struct disk_opts *o, struct disk **out)
 {
 	struct disk *d = calloc(1, sizeof(*d));
-	struct open_args a = {f, o, d, why};
-	int err = -ENOMEM;
 
+	*out = d;
 	if (!d)
-		goto close_file;
+		return -ENOMEM;
 	d->path = strdup(o->path ? o->path : "(file)");
-	if (!d->path)
-		goto free_disk;
 	d->loop = f->loop;
 	d->mode = o->cache;
 	d->readonly = o->readonly;
 	d->wce = mode_wce(o->cache);
 	block_init(d);
-	err = fiber_pool_init(d->loop);
+	return d->path ? 0 : -ENOMEM;
+}
+
+static int open_file_above(struct file *f, const struct disk_opts *o, struct disk *above,
+	struct disk **out, struct why *why)
+{
+	struct open_args a = {f, o, NULL, why};
+	int err = disk_new(f, o, &a.d);
+
 	if (!err)
-		err = fiber_run(d->loop, open_fiber, &a);
-	if (err)
-		goto free_path;
-	*out = d;
-	return 0;
-free_path:
-	free(d->path);
-free_disk:
-	free(d);
-close_file:
-	file_close(f);
+		err = fiber_pool_init(f->loop);
+	if (!err)
+		err = fiber_run(f->loop, open_fiber, &a);
+	if (err) {
+		file_close(f);
+	} else {
+		a.d->above = above;
+		a.d->fmt->unmap = o->unmap;
+		err = chain_open(a.d, o, why);
+	}
+	if (!err)
+		*out = a.d;
+	else if (a.d)
+		disk_free(a.d);
 	return err;
 }
 
-int disk_open(struct loop *l, const struct disk_opts *o, struct disk **out, struct why *why)
+int disk_open_file(struct file *f, const struct disk_opts *o, struct disk **out, struct why *why)
+{
+	return open_file_above(f, o, NULL, out, why);
+}
+
+int disk_open_above(struct loop *l, const struct disk_opts *o, struct disk *above,
+	struct disk **out, struct why *why)
 {
 	unsigned flags = o->readonly ? FILE_RDONLY : FILE_RDWR;
 	struct file *f;
@@ -138,7 +162,12 @@ int disk_open(struct loop *l, const struct disk_opts *o, struct disk **out, stru
 	err = file_open(l, o->path, flags, &f, why);
 	if (err)
 		return err;
-	return disk_open_file(f, o, out, why);
+	return open_file_above(f, o, above, out, why);
+}
+
+int disk_open(struct loop *l, const struct disk_opts *o, struct disk **out, struct why *why)
+{
+	return disk_open_above(l, o, NULL, out, why);
 }
 
 struct close_args {
@@ -166,13 +195,6 @@ void disk_stats_get(const struct disk *d, struct disk_stats *out)
 	out->host_read_bytes = f->read_bytes;
 	out->metadata_bytes = d->fmt->metadata_bytes;
 	out->data_bytes = f->written_bytes - d->fmt->metadata_bytes;
-}
-
-static void disk_free(struct disk *d)
-{
-	d->fmt->ops->free(d->fmt);
-	free(d->path);
-	free(d);
 }
 
 int disk_close_stats(struct disk *d, struct disk_stats *out, struct why *why)

@@ -19,6 +19,10 @@ struct format {
 	uint64_t size;     /* bytes the guest sees */
 	uint32_t cluster_size;
 	bool readonly;
+	bool unmap;              /* discards give the host's space back */
+	struct format *backing;  /* the layer below, or NULL; not owned */
+	/* Set by open: what the image says lies below it; "" if nothing. */
+	const char *backing_name, *backing_format;
 	uint64_t metadata_bytes; /* written so far, of the file's written bytes */
 };
 
@@ -43,6 +47,15 @@ struct format_ops {
 	/* In a fiber; the range is inside the disk.  0 or -errno. */
 	int (*read)(struct format *fmt, struct iovec *iov, int niov, uint64_t off, uint64_t len);
 	int (*write)(struct format *fmt, struct iovec *iov, int niov, uint64_t off, uint64_t len);
+	/* flags: BLK_UNMAP.  NULL: zeros are written. */
+	int (*zeroes)(struct format *fmt, uint64_t off, uint64_t len, unsigned flags);
+	/* NULL: nothing is done, which is allowed. */
+	int (*discard)(struct format *fmt, uint64_t off, uint64_t len);
+	/* NULL: -ENOTSUP.  Whole clusters, or up to the end of the disk. */
+	int (*write_compressed)(
+		struct format *fmt, struct iovec *iov, int niov, uint64_t off, uint64_t len);
+	/* This layer alone; sets all but depth and layer. */
+	int (*extent)(struct format *fmt, uint64_t off, uint64_t len, struct extent *e);
 	/*
 	 * In a fiber: every write that had returned before the call is durable with its
 	 * metadata when it returns 0.  Not run twice at once by block.c.

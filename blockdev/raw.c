@@ -68,6 +68,33 @@ static int raw_write(struct format *fmt, struct iovec *iov, int niov, uint64_t o
 	return err;
 }
 
+static int raw_discard(struct format *fmt, uint64_t off, uint64_t len)
+{
+	int err = 0;
+
+	if (fmt->unmap && off < file_size(fmt->file)) {
+		err = file_punch(fmt->file, off, min_u64(len, file_size(fmt->file) - off));
+		if (!err)
+			sync_note(&fmt->sync);
+	}
+	return err;
+}
+
+static int raw_extent(struct format *fmt, uint64_t off, uint64_t len, struct extent *e)
+{
+	uint64_t size = file_size(fmt->file);
+	bool data = false;
+
+	e->len = len;
+	if (off < size)
+		data = file_find_data(fmt->file, off, &e->len);
+	e->kind = data ? EXTENT_DATA : EXTENT_ZERO;
+	e->len = min_u64(e->len, len);
+	e->has_host_off = true;
+	e->host_off = off;
+	return 0;
+}
+
 static int raw_grow(struct format *fmt, uint64_t size)
 {
 	int err = fmt->file->is_block ? -ENOTSUP : file_truncate(fmt->file, size);
@@ -88,6 +115,8 @@ const struct format_ops raw_format = {
 	.try_submit = raw_try_submit,
 	.read = raw_read,
 	.write = raw_write,
+	.discard = raw_discard,
+	.extent = raw_extent,
 	.flush = raw_flush,
 	.grow = raw_grow,
 };

@@ -339,6 +339,25 @@ static uint64_t engine_size(struct file *f)
 	return engine_of(f)->size;
 }
 
+static bool engine_find_data(struct file *f, uint64_t off, uint64_t *len)
+{
+	struct engine *e = engine_of(f);
+	off_t data = lseek(e->fd, (off_t)off, SEEK_DATA), hole;
+
+	if (data < 0) {
+		/* ENXIO: nothing but a hole up to the end; else the host has no such call. */
+		return errno != ENXIO;
+	}
+	if ((uint64_t)data > off) {
+		*len = min_u64(*len, (uint64_t)data - off);
+		return false;
+	}
+	hole = lseek(e->fd, (off_t)off, SEEK_HOLE);
+	if (hole > (off_t)off)
+		*len = min_u64(*len, (uint64_t)hole - off);
+	return true;
+}
+
 static void engine_close(struct file *f)
 {
 	struct engine *e = engine_of(f);
@@ -352,6 +371,7 @@ static const struct file_ops engine_ops = {
 	.name = "engine",
 	.submit = engine_submit,
 	.size = engine_size,
+	.find_data = engine_find_data,
 	.close = engine_close,
 };
 

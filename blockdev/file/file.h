@@ -74,6 +74,8 @@ struct file_ops {
 	const char *name;
 	void (*submit)(struct file *f, struct file_req *r);
 	uint64_t (*size)(struct file *f); /* bytes */
+	/* NULL: all is data.  See file_find_data(). */
+	bool (*find_data)(struct file *f, uint64_t off, uint64_t *len);
 	void (*close)(struct file *f);	  /* nothing in flight */
 };
 
@@ -120,6 +122,18 @@ static inline void file_submit(struct file *f, struct file_req *r)
 static inline uint64_t file_size(struct file *f)
 {
 	return f->ops->size(f);
+}
+
+/*
+ * Does the host's file hold data at off (else: a hole, zeros)?  *len: for how many bytes that goes
+ * on.  off is below the size.  A host that cannot say has data.  Does not suspend.
+ */
+static inline bool file_find_data(struct file *f, uint64_t off, uint64_t *len)
+{
+	while (f->below && !f->ops->find_data)
+		f = f->below;
+	*len = file_size(f) - off;
+	return !f->ops->find_data || f->ops->find_data(f, off, len);
 }
 
 /* For layers that know the result without asking below: done(r, err) later in this turn. */

@@ -308,11 +308,12 @@ int qcow2_header_supported(const struct qcow2_header *h, bool writable, struct w
 	if (h->crypt_method)
 		return why_set(why, -ENOTSUP, "Unsupported qcow2 feature: encryption (%s)",
 			h->crypt_method == 1 ? "AES" : "LUKS");
-	if (h->backing_file[0])
-		return why_set(why, -ENOTSUP, "Unsupported qcow2 feature: backing file '%.*s'", 200,
-			h->backing_file);
 	if (!writable)
 		return 0;
+	if (h->backing_file[0])
+		return why_set(why, -ENOTSUP,
+			"Unsupported qcow2 feature: writing over a backing file '%.*s'", 200,
+			h->backing_file);
 	if (h->incompatible & QCOW2_INCOMPAT_CORRUPT)
 		return why_set(
 			why, -EACCES, "qcow2: Image is corrupt; cannot be opened read/write");

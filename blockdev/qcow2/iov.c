@@ -4,6 +4,7 @@
  * elements than it holds goes to the file in several operations.
  */
 #include <string.h>
+#include "blockdev/format.h"
 #include "blockdev/qcow2/iov.h"
 
 #define IOV_BATCH   128
@@ -82,6 +83,21 @@ int iov_transfer(struct file *f, enum file_op op, struct iov_cursor *c, uint64_t
 			tail -= pad(&b, tail);
 		err = op == FILE_READ ? file_preadv(f, b.v, b.n, off)
 				      : file_pwritev(f, b.v, b.n, off);
+		if (err)
+			return err;
+		off += b.bytes;
+	}
+	return 0;
+}
+
+int iov_read_format(struct format *fmt, struct iov_cursor *c, uint64_t off, uint64_t len)
+{
+	while (len) {
+		struct batch b = {.n = 0};
+		int err;
+
+		len -= take(&b, c, len);
+		err = fmt->ops->read(fmt, b.v, b.n, off, b.bytes);
 		if (err)
 			return err;
 		off += b.bytes;

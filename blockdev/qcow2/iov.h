@@ -24,4 +24,9 @@ void iov_zero(struct iov_cursor *c, uint64_t len);
 must_check int iov_transfer(struct file *f, enum file_op op, struct iov_cursor *c, uint64_t off,
 	uint64_t head, uint64_t len, uint64_t tail);
 
+/* In a fiber: the next len bytes from a format at off; the range is inside it.  0 or -errno. */
+struct format;
+must_check int iov_read_format(
+	struct format *fmt, struct iov_cursor *c, uint64_t off, uint64_t len);
+
 #endif

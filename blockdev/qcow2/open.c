@@ -111,6 +111,8 @@ static void qcow2_init(struct qcow2 *q, struct file *f, const struct disk_opts *
 	q->fmt.size = q->h.size;
 	q->fmt.cluster_size = q->h.cluster_size;
 	q->fmt.readonly = o->readonly;
+	q->fmt.backing_name = q->h.backing_file;
+	q->fmt.backing_format = q->h.backing_format;
 	sync_init(&q->fmt.sync, f);
 	q->l2_entries = qcow2_l2_entries(&q->h);
 	q->l2_bits = q->h.cluster_bits - 3;
@@ -204,11 +206,25 @@ static bool qcow2_try_submit(struct format *fmt, struct blk_req *r)
 		return false;
 	if (m.kind == MAP_DATA && (r->op == BLK_READ || m.writable))
 		format_submit(fmt, r, m.host_off);
-	else if (r->op == BLK_READ && m.kind != MAP_DATA)
+	else if (r->op == BLK_READ && m.kind != MAP_DATA && !(m.kind == MAP_HOLE && fmt->backing))
 		format_zeros(fmt, r);
 	else
 		return false;
 	return true;
+}
+
+static int qcow2_extent(struct format *fmt, uint64_t off, uint64_t len, struct extent *e)
+{
+	struct mapping m;
+	int err = qcow2_map(qcow2_of(fmt), off, len, &m);
+
+	if (err)
+		return err;
+	e->kind = m.kind == MAP_HOLE ? EXTENT_HOLE : m.kind == MAP_DATA ? EXTENT_DATA : EXTENT_ZERO;
+	e->len = m.len;
+	e->has_host_off = m.kind == MAP_DATA || m.kind == MAP_ZERO_HOST;
+	e->host_off = m.host_off;
+	return 0;
 }
 
 const struct format_ops qcow2_format = {
@@ -220,6 +236,7 @@ const struct format_ops qcow2_format = {
 	.try_submit = qcow2_try_submit,
 	.read = qcow2_read,
 	.write = qcow2_write,
+	.extent = qcow2_extent,
 	.flush = qcow2_flush,
 	.grow = qcow2_grow,
 };

@@ -194,10 +194,6 @@ START_TEST(what_cannot_be_opened_is_refused_by_name)
 	ck_assert_int_eq(read_header(&a), 0);
 	a.h.crypt_method = 2;
 	ck_assert_int_eq(qcow2_header_supported(&a.h, false, &a.why), -ENOTSUP);
-	ck_assert_int_eq(read_header(&a), 0);
-	strcpy(a.h.backing_file, "base.qcow2");
-	ck_assert_int_eq(qcow2_header_supported(&a.h, false, &a.why), -ENOTSUP);
-	ck_assert_msg(strstr(a.why.text, "base.qcow2") != NULL, "%s", a.why.text);
 }
 END_TEST
 
@@ -210,6 +206,10 @@ START_TEST(what_cannot_be_written_can_be_read)
 	ck_assert_int_eq(qcow2_header_supported(&a.h, false, NULL), 0);
 	ck_assert_int_eq(qcow2_header_supported(&a.h, true, NULL), -ENOTSUP);
 	a.h.nb_snapshots = 0;
+	strcpy(a.h.backing_file, "base.qcow2");
+	ck_assert_int_eq(qcow2_header_supported(&a.h, false, NULL), 0);
+	ck_assert_int_eq(qcow2_header_supported(&a.h, true, NULL), -ENOTSUP);
+	a.h.backing_file[0] = 0;
 	a.h.incompatible = QCOW2_INCOMPAT_CORRUPT;
 	ck_assert_int_eq(qcow2_header_supported(&a.h, false, NULL), 0);
 	ck_assert_int_eq(qcow2_header_supported(&a.h, true, NULL), -EACCES);

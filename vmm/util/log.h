@@ -28,7 +28,7 @@ void log_msg(enum log_level level, const char *fmt, ...) printf_like(2, 3);
  * either leaves it empty (strerror says it all) or fills it; NULL is allowed.
  */
 struct why {
-	char text[256];
+	char text[1280]; /* file names may be long */
 };
 
 /* Sets the words if nobody below has yet; returns err, so that 'return why_set(...)' reads well. */

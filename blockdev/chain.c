@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * chain.c - the layers of an image: opening what lies below, and what lies where.
+ *
+ * Each layer is a disk of its own, read-only below the top, and its format reads through
+ * fmt->backing where it holds nothing itself.  A relative name is relative to the folder of
+ * the image that gives it.  A chain that comes back to a file it has been through is refused:
+ * it could never be read.
+ */
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include "blockdev/block_int.h"
+
+/* Deeper chains exist only by mistake; each layer costs a file and its caches. */
+#define CHAIN_MAX 200
+
+/* "proto:rest", as in json:{...} or nbd://...: not the name of a file beside the image. */
+static bool has_protocol(const char *name)
+{
+	size_t n = strcspn(name, ":/");
+
+	return n && name[n] == ':';
+}
+
+int disk_backing_path(const char *image, const char *name, char *out, size_t len)
+{
+	const char *slash = strrchr(image, '/');
+	int dir = slash ? (int)(slash - image) + 1 : 0;
+	int n;
+
+	if (name[0] == '/' || has_protocol(name))
+		dir = 0;
+	n = snprintf(out, len, "%.*s%s", dir, image, name);
+	return n < 0 || (size_t)n >= len ? -ENAMETOOLONG : 0;
+}
+
+/* Is the file one that the chain down to d has been through? */
+static bool comes_back(const struct disk *d, const char *path)
+{
+	struct stat a, b;
+
+	if (stat(path, &a) != 0)
+		return false; /* opening it says what is wrong */
+	for (; d; d = d->above)
+		if (!stat(d->path, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
+			return true;
+	return false;
+}
+
+static unsigned depth_of(const struct disk *d)
+{
+	unsigned n = 0;
+
+	for (; d->above; d = d->above)
+		n++;
+	return n;
+}
+
+int chain_open(struct disk *d, const struct disk_opts *o, struct why *why)
+{
+	const char *name = o->backing ? o->backing : d->fmt->backing_name;
+	const char *format = o->backing ? o->backing_format : d->fmt->backing_format;
+	struct disk_opts below = {.format = format && format[0] ? format : NULL,
+		.cache = o->cache,
+		.readonly = true,
+		.nolock = o->nolock,
+		.l2_cache_bytes = o->l2_cache_bytes,
+		.refcount_cache_bytes = o->refcount_cache_bytes};
+	struct why inner = {""};
+	char path[4096];
+	int err;
+
+	if (o->nobacking || !name || !name[0])
+		return 0;
+	err = disk_backing_path(d->path, name, path, sizeof(path));
+	if (!err && (comes_back(d, path) || depth_of(d) >= CHAIN_MAX))
+		return why_set(why, -ELOOP, "Backing file '%.1023s' creates an infinite loop.", path);
+	below.path = path;
+	if (!err)
+		err = disk_open_above(d->loop, &below, d, &d->backing, &inner);
+	if (err)
+		return why_set(why, err, "Could not open backing file: Could not open '%.900s': %.300s",
+			path, why_text(&inner, err));
+	d->fmt->backing = d->backing->fmt;
+	return 0;
+}
+
+struct disk *disk_backing(const struct disk *d)
+{
+	return d->backing;
+}
+
+int disk_extent(struct disk *d, uint64_t off, uint64_t len, struct extent *e)
+{
+	int err;
+
+	*e = (struct extent){.layer = d};
+	if (!range_within(off, len, d->fmt->size))
+		return -EINVAL;
+	err = d->fmt->ops->extent(d->fmt, off, len, e);
+	assert(err || (e->len && e->len <= len));
+	return err;
+}
+
+int disk_map(struct disk *d, uint64_t off, uint64_t len, struct extent *e)
+{
+	uint64_t limit = len;
+
+	for (int depth = 0;; depth++) {
+		uint64_t size;
+		int err = disk_extent(d, off, limit, e);
+
+		if (err)
+			return err;
+		e->depth = depth;
+		if (e->kind != EXTENT_HOLE || !d->backing)
+			return 0;
+		limit = e->len;
+		size = d->backing->fmt->size;
+		if (off >= size) /* the layer below is shorter: zeros, by this one's word */
+			return 0;
+		limit = min_u64(limit, size - off);
+		d = d->backing;
+	}
+}
