@@ -6,8 +6,8 @@
  *   2  compare with the counts on disk                            (check_compare)
  *   -- only with fix, and only if there is something to fix --
  *   3  set the dirty bit; flush
- *   4  drop entries that no opener can use; flush                 (check_walk)
- *   5  make the counts right                                      (repair)
+ *   4  drop entries that no opener can use                        (check_walk)
+ *   5  make the counts right: raise, flush, lower                 (repair)
  *   -- always --
  *   6  check the copied flags against the counts, mending them    (check_walk)
  *   7  flush; clear the dirty and the corrupt bit; flush
@@ -233,15 +233,14 @@ static int mark_dirty(struct chk *c)
 	return err ? err : file_fdatasync(c->file);
 }
 
+/* Durable before a count goes down: repair_refcounts() raises counts first, and flushes. */
 static int apply_drops(struct chk *c)
 {
 	int err;
 
 	c->l2_walks = 0;
 	err = walk_l1(c, c->h.l1_offset, c->h.l1_size, true, true);
-	if (!err)
-		err = meta_snapshots(c, META_APPLY);
-	return err ? err : file_fdatasync(c->file);
+	return err ? err : meta_snapshots(c, META_APPLY);
 }
 
 /* Steps 3 to 5.  found: what the comparison has just added to the counters. */

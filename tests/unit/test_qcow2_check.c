@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "blockdev/block.h"
 #include "tests/support/damaged.h"
 
 static struct loop *loop;
@@ -248,6 +249,7 @@ START_TEST(repair_of_errors_runs_under_the_dirty_bit)
 		cutfile_copy(&base, &m);
 		cutfile_log(&m);
 		ck_assert_int_eq(check_run(&m, QCOW2_FIX_LEAKS | QCOW2_FIX_ERRORS, &res, NULL), 0);
+		ck_assert(m.n_log && m.log[m.n_log - 1].op == FILE_FDATASYNC);
 		for (unsigned n = 0; n < m.n_log; n++) {
 			struct cutfile cut;
 
@@ -263,6 +265,42 @@ START_TEST(repair_of_errors_runs_under_the_dirty_bit)
 		cutfile_free(&m);
 		cutfile_free(&base);
 	}
+}
+END_TEST
+
+#define AUTOCLEAR_AT offsetof(struct qcow2_disk_header, autoclear)
+
+/* Whoever does not know such a bit clears it before anything that it may speak of changes. */
+START_TEST(autoclear_bits_go_first)
+{
+	struct disk_opts o = {.format = "qcow2"};
+	struct cutfile m, base, cut;
+	struct qcow2_check res;
+	struct damaged d;
+	struct disk *disk;
+
+	damaged_init(&d, &m, loop, &geometries[0]);
+	damaged_set_count(&d, d.data / d.h.cluster_size, 0);
+	mem_set_be64(&m, AUTOCLEAR_AT, 1ULL << 40);
+	cutfile_copy(&base, &m);
+	cutfile_log(&m);
+	ck_assert_int_eq(check_run(&m, QCOW2_FIX_LEAKS | QCOW2_FIX_ERRORS, &res, NULL), 0);
+	for (unsigned n = 0; n < m.n_log; n++) {
+		if (m.log[n].op != FILE_WRITE || m.log[n].off == 0)
+			continue;
+		cutfile_cut(&cut, &base, &m, n, 1);
+		ck_assert_uint_eq(mem_be64(&cut, AUTOCLEAR_AT), 0);
+		cutfile_free(&cut);
+	}
+	/* A guest's disk, before the guest writes. */
+	mem_set_be64(&m, AUTOCLEAR_AT, 1ULL << 40);
+	cutfile_log(&m);
+	ck_assert_int_eq(disk_open_file(&m.file, &o, &disk, NULL), 0);
+	ck_assert_uint_eq(mem_be64(&m, AUTOCLEAR_AT), 0);
+	ck_assert(m.n_log && m.log[m.n_log - 1].op == FILE_FDATASYNC);
+	disk_abandon(disk);
+	cutfile_free(&m);
+	cutfile_free(&base);
 }
 END_TEST
 
@@ -424,6 +462,7 @@ int main(void)
 	tcase_add_loop_test(t, a_cut_repair_can_be_finished, 0, N_GEOMETRIES);
 	tcase_add_test(t, a_cut_repair_of_version_2_makes_nothing_worse);
 	tcase_add_test(t, repair_of_errors_runs_under_the_dirty_bit);
+	tcase_add_test(t, autoclear_bits_go_first);
 	tcase_add_test(t, every_failing_write_is_passed_on);
 	tcase_add_test(t, leaks_alone_are_given_back_in_place);
 	tcase_add_test(t, a_lost_l1_table_is_not_repaired);
