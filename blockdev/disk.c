@@ -47,7 +47,8 @@ static const struct format_ops *format_by_name(const char *name)
 }
 
 /* In a fiber.  0 with *out, or -errno. */
-static int format_probe(struct file *f, const char *path, const struct format_ops **out)
+static int format_probe(
+	struct file *f, const struct disk_opts *o, const char *path, const struct format_ops **out)
 {
 	uint64_t len = min_u64(file_size(f), 512);
 	uint8_t head[512] = {0};
@@ -64,7 +65,7 @@ static int format_probe(struct file *f, const char *path, const struct format_op
 			*out = formats[i];
 		}
 	}
-	if (*out == &raw_format)
+	if (*out == &raw_format && !o->readonly) /* what is written may look like a format */
 		log_warn("%s: no format given, taken for raw; say format=raw to be sure", path);
 	return 0;
 }
@@ -85,7 +86,7 @@ static int open_fiber(void *arg)
 
 	if (a->o->format)
 		ops = format_by_name(a->o->format);
-	else if ((err = format_probe(a->f, a->d->path, &ops)) != 0)
+	else if ((err = format_probe(a->f, a->o, a->d->path, &ops)) != 0)
 		return err;
 	if (!ops)
 		return why_set(a->why, -EINVAL, "unknown format '%s': expected raw or qcow2",

@@ -2,8 +2,8 @@
 /*
  * img.c - picks the subcommand of sluice img.
  *
- * A mistake of the user is found before any file is touched, named with the good
- * words beside it, and ends with status 1.
+ * A mistake of the user is found before any file is touched and ends with status 1; the words
+ * are qemu-img's, because scripts look for them.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -11,7 +11,14 @@
 #include "blockdev/img/cmd.h"
 #include "blockdev/img/img.h"
 
-static const struct img_cmd *const commands[] = {&img_check, &img_create, &img_info, NULL};
+static const struct img_cmd *const commands[] = {
+	&img_check,
+	&img_compare,
+	&img_create,
+	&img_info,
+	&img_map,
+	NULL,
+};
 
 static void print_help(void)
 {
@@ -25,12 +32,10 @@ static void print_help(void)
 	       "'sluice img COMMAND --help' tells more, with examples.\n");
 }
 
-static void say_commands(void)
+static int try_help(void)
 {
-	fprintf(stderr, "Commands:");
-	for (const struct img_cmd *const *c = commands; *c; c++)
-		fprintf(stderr, " %s", (*c)->name);
-	fprintf(stderr, "\nTry 'sluice img --help' for more information\n");
+	fprintf(stderr, "Try 'sluice img --help' for more information\n");
+	return 1;
 }
 
 int img_usage(const struct img_cmd *cmd, const char *fmt, ...)
@@ -42,8 +47,7 @@ int img_usage(const struct img_cmd *cmd, const char *fmt, ...)
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	log_error("%s", text);
-	fprintf(stderr, "Try 'sluice img %s --help' for more information\n", cmd->name);
-	return 1;
+	return try_help();
 }
 
 int img_bad_option(const struct img_cmd *cmd, char **argv)
@@ -54,11 +58,11 @@ int img_bad_option(const struct img_cmd *cmd, char **argv)
 		/* optopt without a complaint of getopt's own: an unknown letter or a missing value
 		 */
 		if (strchr("foOrF", optopt))
-			return img_usage(cmd, "option requires an argument -- '%c'", optopt);
+			return img_usage(cmd, "missing argument for option '-%c'", optopt);
 		return img_usage(cmd, "unrecognized option '-%c'", optopt);
 	}
 	if (optopt)
-		return img_usage(cmd, "option '%s' requires an argument or takes none", word);
+		return img_usage(cmd, "missing argument for option '%s'", word);
 	return img_usage(cmd, "unrecognized option '%s'", word);
 }
 
@@ -68,8 +72,7 @@ int img_main(int argc, char **argv)
 	opterr = 0;
 	if (argc < 2) {
 		log_error("Not enough arguments");
-		say_commands();
-		return 1;
+		return try_help();
 	}
 	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
 		print_help();
@@ -87,6 +90,5 @@ int img_main(int argc, char **argv)
 		return (*c)->run(argc - 1, argv + 1);
 	}
 	log_error("Command not found: %s", argv[1]);
-	say_commands();
-	return 1;
+	return try_help();
 }

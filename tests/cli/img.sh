@@ -139,7 +139,6 @@ while IFS='|' read -r args words; do
 done <<'END'
 |Not enough arguments
 frobnicate|Command not found: frobnicate
-frobnicate|check create info
 create|Expecting image file name
 create -f vhd keep.q 5k|Unknown file format 'vhd' (known: raw, qcow2)
 create -f qcow2 -o foo=bar keep.q 5k|Invalid parameter 'foo'
@@ -151,7 +150,7 @@ create -f qcow2 -o compression_type=zstd keep.q 5k|only compression_type=zlib
 create -f qcow2 -b base.q keep.q|backing files are not supported
 create -f qcow2 keep.q 5k extra|Unexpected argument: extra
 create --foo keep.q 5k|unrecognized option '--foo'
-create -f|option requires an argument -- 'f'
+create -f|missing argument for option '-f'
 create -f qcow2 -x keep.q 5k|unrecognized option '-x'
 create -f qcow2 /nonexistent/x 5k|No such file or directory
 info|Expecting one image file name
