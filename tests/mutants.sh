@@ -64,7 +64,7 @@ R2: zeros of a reused L2 table before its entry|blockdev/qcow2/map.c|512 tables|
 	's/r\.need = sync_note\(&q->fmt\.sync\);/sync_note(&q->fmt.sync);/'
 R2: used and never-used clusters are told apart|blockdev/qcow2/alloc.c|64k reuse|
 	's/&& last->fresh == r->fresh/&& (last->fresh |= r->fresh, 1)/'
-R2: after a failed write a cluster counts as used|blockdev/qcow2/write.c|f:7:512|
+R2: after a failed write a cluster counts as used|blockdev/qcow2/write.c|f:5:512|
 	's/r\.fresh = false;\n\t\tqcow2_alloc_add/qcow2_alloc_add/'
 R2: a larger refcount table before the header|blockdev/qcow2/refcount.c|512 growth|
 	's/(t->n \* 8ULL, t->host_off\);\n\n\tif \(!err\)\n\t\terr = )sync_to\(.*?\);/${1}0;/'
@@ -119,13 +119,13 @@ R9: all who waited for it hear of it|blockdev/block.c|f:7:64k|
 	's/acknowledge\(list_entry\(n, struct blk_req, link\), err\)/acknowledge(list_entry(n, struct blk_req, link), 0)/'
 R9: the cache bit stays on|blockdev/block.c|u:test_block|
 	's/wce_settle\(d, c, err\)/wce_settle(d, c, 0)/'
-R9: a header that may name either refcount table|blockdev/qcow2/refcount.c|f:7:512 growth|
+R9: a header that may name either refcount table|blockdev/qcow2/refcount.c|f:3:512 table sectors|
 	's/q->fmt\.sync\.err = err;/;/'
-R9: a header that may name either L1 table|blockdev/qcow2/resize.c|f:7:512 resize|
+R9: a header that may name either L1 table|blockdev/qcow2/resize.c|f:5:512 resize|
 	's/q->fmt\.sync\.err = err;/;/'
-R9: a table that was not written stays dirty|blockdev/qcow2/commit.c|f:7:512|
+R9: a table that was not written stays dirty|blockdev/qcow2/commit.c|f:5:512|
 	's/err \? p->bits : 0/0/'
-R9: an L1 sector that was not written stays dirty|blockdev/qcow2/commit.c|f:7:512|
+R9: an L1 sector that was not written stays dirty|blockdev/qcow2/commit.c|f:5:512|
 	's/q->l1\.dirty\[at\] = 1;/;/; s/q->l1\.n_dirty \+= !q->l1\.dirty\[at\];//'
 
 contract: a flush is carried out|blockdev/block.c|raw|
@@ -136,7 +136,7 @@ contract: a flush ends with an fdatasync|blockdev/qcow2/open.c|64k|
 	's/return err \? err : sync_to\(&fmt->sync, fmt->sync\.writes\);/return err;/'
 contract: a flush of raw is an fdatasync|blockdev/raw.c|raw|
 	's/return sync_to\(&fmt->sync, fmt->sync\.writes\);/return 0;/'
-contract: raw is longer before its disk is|blockdev/raw.c|raw resize|
+contract: raw is longer before its disk is|blockdev/raw.c|u:test_block|
 	's/err = sync_to\(&fmt->sync, sync_note\(&fmt->sync\)\);/err = 0;/'
 contract: cache off: acknowledged means durable|blockdev/block.c|raw writethrough|
 	's/return r->durable \|\| !disk_wce\(d\) \|\|/return r->durable ||/; s/\(r->flags & BLK_FUA\) \|\| !disk_wce\(d\)/(r->flags & BLK_FUA)/'
@@ -148,7 +148,7 @@ contract: FUA: acknowledged means durable|blockdev/block.c|64k|
 	's/\(r->flags & BLK_FUA\) \|\| !disk_wce\(d\)/!disk_wce(d)/'
 contract: cache going off: durable first|blockdev/block.c|64k flipping|
 	's/if \(c->enable \|\| d->mode == CACHE_UNSAFE\)/if (1)/'
-contract: writes that complete while it goes off|blockdev/block.c|64k flipping|
+contract: writes that complete while it goes off|blockdev/block.c|512 cut|
 	's/ \|\| !list_empty\(&d->wce_waiting\);/;/'
 contract: off in the middle of a commit waits for the next|blockdev/block.c|64k flipping|
 	's/if \(!c->in_round\)/if (0)/'
@@ -180,14 +180,12 @@ order: an entry after its data|blockdev/qcow2/write.c|64k|
 	's/(\tif \(r\.fresh\)\n.*?)(\tif \(!err\) \{.*?\n\t\}\n)(\tif \(err && )/${3}/s'
 order: two writes do not allocate one cluster|blockdev/qcow2/write.c|64k|
 	's/if \(ranges_overlap\(a->first, a->n, first, n\)\)/if (0)/'
-order: the map is looked at again after waiting|blockdev/qcow2/write.c|64k|
+order: the map is looked at again after waiting|blockdev/qcow2/write.c|64k reuse|
 	's/if \(qcow2_map_cached\(q, off, m\.len, &now\) && now\.kind == m\.kind &&\s*now\.len == m\.len\)/(void)now;/'
-order: one L2 table for one L1 entry|blockdev/qcow2/map.c|512|
+order: one L2 table for one L1 entry|blockdev/qcow2/map.c|64k reuse|
 	's/if \(!err && !table\)\n\t\terr = l2_create/if (!err)\n\t\terr = l2_create/'
 order: a slice on its way to the file is not evicted|blockdev/qcow2/cache.c|512|
 	's/ && !s->writing && !s->loading\)/ && !s->loading)/'
-order: L1 sectors are not written to the old table|blockdev/qcow2/resize.c|512 resize|
-	's/fiber_(un)?lock\(&q->commit_lock\);//g'
 order: no L2 table is made while L1 moves|blockdev/qcow2/resize.c|512 resize|
 	's/fiber_(un)?lock\(&q->table_lock\);//g'
 order: one round of table writes at a time|blockdev/qcow2/commit.c|64k|

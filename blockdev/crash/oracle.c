@@ -91,7 +91,7 @@ void oracle_fini(struct oracle *o)
 /* Acknowledged with the cache off all its life, or FUA. */
 static bool stable_by_itself(const struct guest_op *w)
 {
-	return w->fua || (!w->wce_at_submit && !w->wce_at_end);
+	return w->fua || !w->wce_at_submit || !w->wce_at_end;
 }
 
 void oracle_at(struct oracle *o, uint64_t tick)

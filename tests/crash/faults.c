@@ -96,7 +96,7 @@ static int look_at(struct disk *d, void *arg)
 static bool promises(const struct guest_op *g)
 {
 	if (g->kind == GUEST_WRITE)
-		return g->fua || (!g->wce_at_submit && !g->wce_at_end);
+		return g->fua || !g->wce_at_submit || !g->wce_at_end;
 	return g->kind != GUEST_WCE_ON;
 }
 

@@ -420,6 +420,39 @@ START_TEST(a_failed_fdatasync_is_final)
 }
 END_TEST
 
+/* A process that was killed may have acknowledged what is not durable: nobody else knows of it. */
+START_TEST(the_first_flush_is_carried_out)
+{
+	struct bed b;
+
+	bed_new(&b, formats[_i], CACHE_WRITEBACK);
+	syncs(&b);
+	ck_assert_int_eq(call(&b, BLK_FLUSH, 0, 0, 0), 0);
+	ck_assert_uint_eq(syncs(&b), 1);
+	ck_assert_int_eq(call(&b, BLK_FLUSH, 0, 0, 0), 0);
+	ck_assert_uint_eq(syncs(&b), 0);
+	ck_assert_int_eq(disk_close(b.d, NULL), 0);
+	bed_free(&b);
+}
+END_TEST
+
+/* Also where nothing that was acknowledged is lost: who flushes asks whether all is well. */
+START_TEST(a_failed_fdatasync_of_our_own_is_final)
+{
+	struct bed b;
+
+	bed_new(&b, formats[_i], CACHE_WRITEBACK);
+	warm_up(&b);
+	b.b.sync_err = -EIO;
+	ck_assert_int_eq(grow(&b, 64 * GiB), -EIO);
+	b.b.sync_err = 0;
+	ck_assert_int_eq(call(&b, BLK_FLUSH, 0, 0, 0), -EIO);
+	ck_assert_int_eq(call(&b, BLK_WRITE, 0, 4096, 0), -EIO);
+	ck_assert_int_eq(disk_close(b.d, NULL), -EIO);
+	bed_free(&b);
+}
+END_TEST
+
 START_TEST(a_failed_write_reaches_the_guest_and_harms_nothing_else)
 {
 	struct bed b;
@@ -515,7 +548,9 @@ START_TEST(a_disk_grows_and_keeps_what_it_holds)
 	ck_assert_int_eq(call(&b, BLK_WRITE, 15 * MiB, MiB, 0), 0);
 	ck_assert_int_eq(grow(&b, 15 * MiB), -EINVAL);
 	ck_assert_int_eq(grow(&b, 16 * MiB + 100), -EINVAL);
+	syncs(&b);
 	ck_assert_int_eq(grow(&b, 64 * GiB), 0);
+	ck_assert_uint_ge(syncs(&b), 1);
 	ck_assert_uint_eq(disk_size(b.d), 64 * GiB);
 	ck_assert_int_eq(call(&b, BLK_WRITE, 64 * GiB - MiB, MiB, 0), 0);
 	ck_assert_int_eq(disk_close(b.d, NULL), 0);
@@ -558,6 +593,8 @@ int main(void)
 	tcase_add_loop_test(
 		t, requests_outside_the_disk_and_writes_to_a_readonly_one_fail, 0, n);
 	tcase_add_loop_test(t, a_failed_fdatasync_is_final, 0, n);
+	tcase_add_loop_test(t, a_failed_fdatasync_of_our_own_is_final, 0, n);
+	tcase_add_loop_test(t, the_first_flush_is_carried_out, 0, n);
 	tcase_add_loop_test(t, a_failed_write_reaches_the_guest_and_harms_nothing_else, 0, n);
 	tcase_add_loop_test(
 		t, allocating_writes_in_writethrough_cost_one_fdatasync_and_a_sector, 0, 2);
