@@ -29,6 +29,12 @@ int img_bad_option(const struct img_cmd *cmd, char **argv);
 /* Prints the message and where to read more.  Exit status 1. */
 int img_usage(const struct img_cmd *cmd, const char *fmt, ...) printf_like(2, 3);
 
+/*
+ * Says what went wrong: "who: words" (who NULL: the words alone); what follows the words' first
+ * line is a hint and stands on lines of its own.
+ */
+void img_say_why(const char *who, const struct why *why, int err);
+
 /* A size as qemu-img reads it: 1.5G, 4096, 0x1000, suffixes b k K M G T P E.  0, -EINVAL, -ERANGE.
  */
 must_check int img_parse_size(const char *text, uint64_t *out);

@@ -21,6 +21,19 @@ bool img_format_known(const char *name)
 	return false;
 }
 
+void img_say_why(const char *who, const struct why *why, int err)
+{
+	const char *text = why_text(why, err), *hint = strchr(text, '\n');
+	int first = hint ? (int)(hint - text) : (int)strlen(text);
+
+	log_error("%s%s%.*s", who ? who : "", who ? ": " : "", first, text);
+	if (!hint)
+		return;
+	while (*++hint)
+		fputc(*hint == '\n' || (unsigned char)*hint >= ' ' ? *hint : '?', stderr);
+	fputc('\n', stderr);
+}
+
 /* The multiplier that a suffix stands for; 0: no such suffix. */
 static uint64_t suffix_bytes(const char *s)
 {

@@ -23,6 +23,7 @@
 #define QCOW2_SNAPSHOTS_BYTES_MAX                                                                  \
 	(64u * MiB) /* of the snapshot table; names and IDs are at most 64 KiB each */
 #define QCOW2_BACKING_MAX 1023u
+#define QCOW2_BACKING_FORMAT_MAX 15u
 
 /* Bytes 0..71 of every image, then 72..103 of version 3. */
 struct qcow2_disk_header {
@@ -127,6 +128,8 @@ static inline uint32_t qcow2_refblock_entries(const struct qcow2_header *h)
 	return (h->cluster_size * 8ULL) >> h->refcount_order;
 }
 
+#define QCOW2_EXTL2_CLUSTER_MIN 16384u /* a subcluster is never smaller than a sector */
+
 /* L1 entries that a disk of this size needs, with 8-byte L2 entries. */
 uint64_t qcow2_l1_needed(uint64_t size, uint32_t cluster_bits);
 
@@ -172,21 +175,41 @@ must_check int qcow2_header_write(struct file *f, const struct qcow2_header *h);
 uint64_t qcow2_refcount_get(const void *block, uint32_t i, uint32_t order);
 void qcow2_refcount_set(void *block, uint32_t i, uint32_t order, uint64_t value);
 
+/*
+ * In buf, one zeroed cluster: the header that h describes, extensions and names, as qemu-img
+ * orders them.  old (the first cluster as it is now, or NULL) gives what we do not know:
+ * fields behind ours, unknown extensions.  0, or -ENOSPC if it does not fit, with words.
+ */
+must_check int qcow2_header_build(
+	const struct qcow2_header *h, const uint8_t *old, uint8_t *buf, struct why *why);
+
 /* Creation: as qemu-img lays a new image out (header, refcount table, first block, L1). */
+enum qcow2_prealloc {
+	QCOW2_PREALLOC_OFF,
+	QCOW2_PREALLOC_METADATA, /* every cluster has its place */
+	QCOW2_PREALLOC_FALLOC,   /* and the host has reserved it */
+	QCOW2_PREALLOC_FULL,     /* and it is written with zeros */
+};
 struct qcow2_create_opts {
 	uint64_t size;          /* bytes */
 	uint32_t cluster_size;  /* 0: 64 KiB */
 	uint32_t refcount_bits; /* 0: 16 */
 	uint32_t version;       /* 0: 3 */
-	bool lazy_refcounts;
+	bool lazy_refcounts, extended_l2, zstd;
+	bool data_file_raw;     /* the data file is good as a raw image at any time */
+	enum qcow2_prealloc prealloc;
+	const char *backing_file, *backing_format, *data_file; /* NULL: none */
 };
 /* Can such an image be made?  Touches no file.  0, or -EINVAL or -EFBIG with words. */
 must_check int qcow2_create_check(const struct qcow2_create_opts *o, struct why *why);
 /*
  * In a fiber, on an empty file or a block device: writes the image and makes it durable, the
- * header last, so that a cut leaves a whole image or none.
+ * header last, so that a cut leaves a whole image or none.  The data file is the caller's.
  */
 must_check int qcow2_create(struct file *f, const struct qcow2_create_opts *o, struct why *why);
+/* In a fiber: bytes [off, off+len) of f have room on the host (FALLOC, FULL), as zeros. */
+must_check int qcow2_preallocate_host(
+	struct file *f, uint64_t off, uint64_t len, enum qcow2_prealloc how);
 
 /* Check and repair. */
 #define QCOW2_FIX_LEAKS  (1u << 0)
