@@ -39,6 +39,7 @@ struct disk_opts {
 	bool readonly;
 	bool nolock;             /* read an image that somebody else writes */
 	bool nobacking;          /* the top layer alone: unallocated reads as zeros */
+	bool nosync;             /* no fdatasync, not even at the end: for an image being made */
 	bool unmap;              /* discards free clusters and punch holes in the host's file */
 	const char *backing;     /* in place of the backing file that the image names, or NULL */
 	const char *backing_format;

@@ -135,6 +135,7 @@ static int open_file_above(struct file *f, const struct disk_opts *o, struct dis
 	} else {
 		a.d->above = above;
 		a.d->fmt->unmap = o->unmap;
+		a.d->fmt->sync.never = o->nosync;
 		err = chain_open(a.d, o, why);
 	}
 	if (!err)

@@ -29,6 +29,7 @@ struct sync {
 	uint64_t writes;  /* number of the last host write that completed */
 	uint64_t durable; /* all numbers up to here are durable */
 	bool running;
+	bool never; /* the owner does not care: nothing is made durable, all is said to be */
 	bool alone; /* set by the owner: nothing is in flight but those who wait for this */
 	unsigned cautious; /* this many more go to a worker thread: one took long */
 	int err; /* of the first fdatasync that failed */

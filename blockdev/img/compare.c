@@ -328,7 +328,7 @@ static int compare_main(int argc, char **argv)
 	status = parse(argc, argv, &o);
 	if (status)
 		return status;
-	if (img_loop_new(&loop))
+	if (img_loop_new(LOOP_AIO_THREADS, &loop))
 		return STATUS_OPEN;
 	status = STATUS_OPEN;
 	progress_start(&j.progress, o.progress, o.quiet);

@@ -14,6 +14,7 @@
 static const struct img_cmd *const commands[] = {
 	&img_check,
 	&img_compare,
+	&img_convert,
 	&img_create,
 	&img_info,
 	&img_map,

@@ -147,7 +147,7 @@ static int map_main(int argc, char **argv)
 	struct loop *loop;
 	int err;
 
-	if (parse(argc, argv, &o) || img_loop_new(&loop))
+	if (parse(argc, argv, &o) || img_loop_new(LOOP_AIO_AUTO, &loop))
 		return 1;
 	err = img_disk_open(loop, &o.src, &j.disk);
 	if (!err) {

@@ -13,9 +13,9 @@
 #include <sys/stat.h>
 #include "blockdev/img/open.h"
 
-int img_loop_new(struct loop **out)
+int img_loop_new(enum loop_aio aio, struct loop **out)
 {
-	int err = loop_new(LOOP_AIO_AUTO, out);
+	int err = loop_new(aio, out);
 
 	if (err)
 		log_error("Could not start an event loop: %s", strerror(-err));
@@ -30,6 +30,7 @@ int img_disk_open(struct loop *l, const struct img_source *s, struct disk **out)
 		.readonly = !s->writable,
 		.nolock = s->unlocked,
 		.nobacking = s->nobacking,
+		.nosync = s->cache == CACHE_UNSAFE,
 		.unmap = s->unmap};
 	struct why why = {""};
 	struct stat st;

@@ -17,7 +17,7 @@ struct img_source {
 	bool writable;
 	bool nobacking;
 	bool unmap; /* discards reach the host */
-	enum cache_mode cache;
+	enum cache_mode cache; /* unsafe: not even closing waits for the disk */
 };
 
 /* Prints why not, in qemu-img's words.  0 or -errno; after 0 disk_close() is owed. */
@@ -25,7 +25,7 @@ must_check int img_disk_open(struct loop *l, const struct img_source *s, struct 
 /* Prints what went wrong.  0 or -errno. */
 must_check int img_disk_close(struct disk *d);
 /* Prints why not. */
-must_check int img_loop_new(struct loop **out);
+must_check int img_loop_new(enum loop_aio aio, struct loop **out);
 
 /* For a getopt_long() with ':' first in its letters.  Prints; exit status 1. */
 int img_opt_error(int c, char **argv);

@@ -1,0 +1,430 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * convert.c - sluice img convert: images, one after the other, as one image of any format.
+ *
+ * The order in which mistakes are found is qemu-img's: what is wrong with the words first, then
+ * the sources are opened, then the target is made.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "blockdev/img/copy.h"
+#include "blockdev/img/target.h"
+
+#define SPARSE_DEFAULT (4 * KiB)
+#define SPARSE_MAX     (16 * MiB)
+#define WORKERS	       8
+
+struct options {
+	struct target target;
+	const char *format;  /* of the sources */
+	const char *snapshot;
+	const char *src_cache, *dst_cache;
+	bool image_opts, target_image_opts, target_is_zero, unlocked, skip_create;
+	bool compress, progress, quiet, any_order, salvage, offload, sparse_given, bitmaps;
+	uint64_t min_sparse, workers, rate;
+	char **names;
+	unsigned n_names;
+};
+
+enum {
+	OPT_IMAGE_OPTS = 256,
+	OPT_TARGET_IMAGE_OPTS,
+	OPT_TARGET_IS_ZERO,
+	OPT_SALVAGE,
+	OPT_BITMAPS,
+	OPT_SKIP_BROKEN,
+};
+
+static const struct option longs[] = {{"image-opts", no_argument, NULL, OPT_IMAGE_OPTS},
+	{"target-image-opts", no_argument, NULL, OPT_TARGET_IMAGE_OPTS},
+	{"target-is-zero", no_argument, NULL, OPT_TARGET_IS_ZERO},
+	{"force-share", no_argument, NULL, 'U'}, {"salvage", no_argument, NULL, OPT_SALVAGE},
+	{"bitmaps", no_argument, NULL, OPT_BITMAPS},
+	{"skip-broken-bitmaps", no_argument, NULL, OPT_SKIP_BROKEN}, {NULL, 0, NULL, 0}};
+
+static int set_sparse(struct options *o, const char *text)
+{
+	if (img_parse_number("buffer size for sparse output", text, 0, INT64_MAX, &o->min_sparse))
+		return 1;
+	if (o->min_sparse % SECTOR || o->min_sparse > SPARSE_MAX) {
+		log_error("Invalid buffer size for sparse output specified. Valid sizes are "
+			  "multiples of %u up to %llu. Select 0 to disable sparse detection "
+			  "(fully allocates output).",
+			SECTOR, SPARSE_MAX);
+		return 1;
+	}
+	o->sparse_given = true;
+	return 0;
+}
+
+static int set_workers(struct options *o, const char *text)
+{
+	char *end;
+	long n = strtol(text, &end, 10);
+
+	if (end == text || *end || n < 1 || n > COPY_WORKERS_MAX) {
+		log_error("Invalid number of coroutines. Allowed number of coroutines is between 1 "
+			  "and %d",
+			COPY_WORKERS_MAX);
+		return 1;
+	}
+	o->workers = (uint64_t)n;
+	return 0;
+}
+
+static int set_long(struct options *o, int c, char **argv)
+{
+	switch (c) {
+	case OPT_IMAGE_OPTS:
+		o->image_opts = true;
+		return 0;
+	case OPT_TARGET_IMAGE_OPTS:
+		o->target_image_opts = true;
+		return 0;
+	case OPT_TARGET_IS_ZERO:
+		o->target_is_zero = true;
+		return 0;
+	case OPT_SALVAGE:
+		o->salvage = true;
+		return 0;
+	case OPT_BITMAPS:
+		o->bitmaps = true;
+		return 0;
+	case OPT_SKIP_BROKEN:
+		return 0;
+	default:
+		return img_opt_error(c, argv);
+	}
+}
+
+static int set_flag(struct options *o, int c, char **argv)
+{
+	switch (c) {
+	case 'C':
+		o->offload = true;
+		return 0;
+	case 'c':
+		o->compress = true;
+		return 0;
+	case 'n':
+		o->skip_create = true;
+		return 0;
+	case 'p':
+		o->progress = true;
+		return 0;
+	case 'q':
+		o->quiet = true;
+		return 0;
+	case 'U':
+		o->unlocked = true;
+		return 0;
+	case 'W':
+		o->any_order = true;
+		return 0;
+	default:
+		return set_long(o, c, argv);
+	}
+}
+
+static int add_list(struct options *o)
+{
+	size_t n = strlen(optarg);
+
+	if (!n || optarg[0] == ',' || (optarg[n - 1] == ',' && (n < 2 || optarg[n - 2] != ','))) {
+		log_error("Invalid option list: %s", optarg);
+		return 1;
+	}
+	if (o->target.n_lists == TARGET_LISTS_MAX) {
+		log_error("More than %d times -o", TARGET_LISTS_MAX);
+		return 1;
+	}
+	o->target.lists[o->target.n_lists++] = optarg;
+	return 0;
+}
+
+static int set_option(struct options *o, int c, char **argv)
+{
+	switch (c) {
+	case 'B':
+		o->target.backing = optarg;
+		return 0;
+	case 'F':
+		o->target.backing_format = optarg;
+		return 0;
+	case 'f':
+		o->format = optarg;
+		return 0;
+	case 'O':
+		o->target.format = optarg;
+		return 0;
+	case 'l':
+		o->snapshot = optarg;
+		return 0;
+	case 'm':
+		return set_workers(o, optarg);
+	case 'o':
+		return add_list(o);
+	case 'r':
+		return img_parse_number("rate limit", optarg, 0, INT64_MAX, &o->rate) != 0;
+	case 'S':
+		return set_sparse(o, optarg);
+	case 'T':
+		o->src_cache = optarg;
+		return 0;
+	case 't':
+		o->dst_cache = optarg;
+		return 0;
+	default:
+		return set_flag(o, c, argv);
+	}
+}
+
+static int refuse(const char *words)
+{
+	log_error("%s", words);
+	return 1;
+}
+
+/* Words that do not go together. */
+static int check_words(const struct options *o)
+{
+	if (o->image_opts && o->format)
+		return refuse("--image-opts and --format are mutually exclusive");
+	if (o->target_image_opts && !o->skip_create)
+		return refuse("--target-image-opts requires use of -n flag");
+	if (o->target_is_zero && !o->skip_create)
+		return refuse("--target-is-zero requires use of -n flag");
+	if (o->skip_create && o->target.n_lists)
+		return refuse("-o has no effect when skipping image creation");
+	if (o->offload && o->sparse_given)
+		return refuse("Cannot enable copy offloading when -S is used");
+	if (o->offload && o->compress)
+		return refuse("Cannot enable copy offloading when -c is used");
+	if (o->offload && o->salvage)
+		return refuse("Cannot use copy offloading in salvaging mode");
+	if (!o->n_names)
+		return refuse("Must specify image file name");
+	if (o->snapshot && o->n_names > 1)
+		return refuse("No support for concatenating multiple snapshot");
+	return 0;
+}
+
+static int parse(int argc, char **argv, struct options *o)
+{
+	int c;
+
+	while ((c = getopt_long(argc, argv, ":B:CcF:f:l:m:nO:o:pqr:S:T:t:UW", longs, NULL)) != -1)
+		if (set_option(o, c, argv))
+			return 1;
+	if (!o->target.format)
+		o->target.format = "raw";
+	o->names = argv + optind;
+	o->n_names = argc - optind > 1 ? (unsigned)(argc - optind - 1) : 0;
+	o->target.name = argc > optind ? argv[argc - 1] : NULL;
+	o->target.quiet = o->quiet;
+	return 0;
+}
+
+/* ---- sources ---- */
+
+static void close_sources(struct copy *c)
+{
+	while (c->n_src)
+		if (img_disk_close(c->src[--c->n_src].disk))
+			log_warn("%s: closing failed", c->src[c->n_src].name);
+	free(c->src);
+}
+
+static int open_sources(const struct options *o, enum cache_mode cache, struct copy *c)
+{
+	c->src = calloc(o->n_names, sizeof(*c->src));
+	if (!c->src) {
+		log_error("%s", strerror(ENOMEM));
+		return -ENOMEM;
+	}
+	for (unsigned i = 0; i < o->n_names; i++) {
+		struct img_source s = {.name = o->names[i],
+			.format = o->format,
+			.image_opts = o->image_opts,
+			.unlocked = o->unlocked,
+			.cache = cache};
+		struct copy_source *src = &c->src[i];
+		int err = img_disk_open(c->loop, &s, &src->disk);
+
+		if (err)
+			return err;
+		c->n_src++;
+		src->name = s.name;
+		src->start = c->total;
+		c->total += disk_size(src->disk);
+	}
+	return 0;
+}
+
+/* ---- the target ---- */
+
+/* What -B, -F and -o say about the target, seen together. */
+static int check_target(struct options *o, const struct copy *c, char **backing)
+{
+	struct target *t = &o->target;
+	char *format = target_option(t, "backing_fmt"), *prealloc;
+	int err = 0;
+
+	if (!img_format_known(t->format)) {
+		log_error("Unknown file format '%s'", t->format);
+		err = -EINVAL;
+	} else if (t->backing && strcmp(t->format, "qcow2") != 0 && !o->skip_create) {
+		log_error("Backing file not supported for file format '%s'", t->format);
+		err = -EINVAL;
+	}
+	*backing = t->backing ? strdup(t->backing) : target_option(t, "backing_file");
+	if (!err && *backing && c->n_src > 1) {
+		log_error("Having a backing file for the target makes no sense when concatenating "
+			  "multiple input images");
+		err = -EINVAL;
+	} else if (!err && *backing && !t->backing_format && !format && !o->skip_create) {
+		log_error("Use of backing file requires explicit backing format");
+		err = -EINVAL;
+	}
+	prealloc = target_option(t, "preallocation");
+	if (!err && o->compress && strcmp(t->format, "qcow2") != 0) {
+		log_error("Compression not supported for this file format");
+		err = -EINVAL;
+	} else if (!err && o->compress && prealloc && strcmp(prealloc, "off") != 0) {
+		log_error("Compression and preallocation not supported at the same time");
+		err = -EINVAL;
+	}
+	free(format);
+	free(prealloc);
+	return err;
+}
+
+static int open_target(const struct options *o, enum cache_mode cache, struct copy *c)
+{
+	struct img_source s = {.name = o->target.name,
+		.format = o->target.format,
+		.image_opts = o->target_image_opts,
+		.writable = true,
+		.unmap = o->min_sparse > 0,
+		.cache = cache};
+	struct disk *below;
+	int err = img_disk_open(c->loop, &s, &c->dst);
+
+	if (err)
+		return err;
+	if (o->skip_create && disk_size(c->dst) < c->total) {
+		log_error("output file is smaller than input file");
+		err = -EINVAL;
+	}
+	below = disk_backing(c->dst);
+	c->backing_size = below ? disk_size(below) : UINT64_MAX;
+	return err;
+}
+
+static int make_target(struct options *o, struct copy *c)
+{
+	enum cache_mode cache = CACHE_UNSAFE;
+	char *backing = NULL;
+	int err = check_target(o, c, &backing);
+
+	c->over_backing = backing != NULL;
+	free(backing);
+	if (!err && o->dst_cache && (err = cache_mode_parse(o->dst_cache, &cache)) != 0)
+		log_error("Invalid cache option: %s", o->dst_cache);
+	if (!err && !o->skip_create)
+		err = target_create(&o->target, c->total);
+	if (!err)
+		err = open_target(o, cache, c);
+	return err;
+}
+
+static int copy_to_target(const struct options *o, struct copy *c)
+{
+	c->workers = (unsigned)o->workers;
+	c->min_sparse = o->min_sparse;
+	c->compress = o->compress;
+	c->any_order = o->any_order;
+	c->salvage = o->salvage;
+	c->quiet = o->quiet;
+	/* What we made is new and holds nothing yet; a device holds what it held. */
+	c->zero_init = o->target_is_zero || (!o->skip_create && !c->over_backing);
+	return copy_run(c);
+}
+
+static int convert(struct options *o, struct copy *c)
+{
+	enum cache_mode cache = CACHE_WRITEBACK;
+	int err = o->src_cache ? cache_mode_parse(o->src_cache, &cache) : 0;
+
+	if (err) {
+		log_error("Invalid source cache option: %s", o->src_cache);
+		return err;
+	}
+	progress_set(c->progress, 0, 1);
+	err = open_sources(o, cache, c);
+	if (!err)
+		err = make_target(o, c);
+	if (!err)
+		err = copy_to_target(o, c);
+	if (c->dst) {
+		int e = img_disk_close(c->dst);
+
+		err = err ? err : e;
+	}
+	close_sources(c);
+	return err;
+}
+
+static int convert_main(int argc, char **argv)
+{
+	struct options o = {.min_sparse = SPARSE_DEFAULT, .workers = WORKERS};
+	struct progress progress;
+	struct copy c = {.progress = &progress};
+	int err;
+
+	if (parse(argc, argv, &o))
+		return 1;
+	if (target_wants_help(&o.target)) {
+		o.target.name = NULL;
+		return target_help(&o.target);
+	}
+	/* Most of the work is the host's copying from and to its page cache, so threads do it. */
+	if (check_words(&o) || img_loop_new(LOOP_AIO_THREADS, &c.loop))
+		return 1;
+	progress_start(&progress, o.progress, o.quiet);
+	err = convert(&o, &c);
+	progress_end(&progress);
+	loop_free(c.loop);
+	return err ? 1 : 0;
+}
+
+const struct img_cmd img_convert = {
+	.name = "convert",
+	.run = convert_main,
+	.summary = "copies images into one of another format",
+	.help = "[OPTIONS] FILENAME [FILENAME2 ...] OUTPUT\n"
+		"\n"
+		"  -f FMT                  format of the sources (default: by their first bytes)\n"
+		"  -O FMT                  format of the output (default: raw)\n"
+		"  -o LIST                 name=value,... of the output; -o help lists them\n"
+		"  -B FILE, -F FMT         the output's backing file and its format; what the source\n"
+		"                          has from its own backing file is not copied\n"
+		"  -c                      compress (qcow2)\n"
+		"  -S SIZE                 so many zeros make a hole (default: 4k); 0: none\n"
+		"  -m N                    requests in flight, 1 to 16 (default: 8)\n"
+		"  -W                      the output may be filled in any order\n"
+		"  -n                      write into an output that exists\n"
+		"      --target-is-zero    with -n: the output reads as zeros\n"
+		"  -l SNAPSHOT             copy an internal snapshot\n"
+		"      --salvage           what cannot be read becomes zeros\n"
+		"  -t CACHE, -T CACHE      cache modes: output (default: unsafe), sources (writeback)\n"
+		"      --image-opts, --target-image-opts\n"
+		"                          the names are driver=...,file.filename=...\n"
+		"  -p, -q                  print how far it is; print nothing but errors\n"
+		"  -U, --force-share       read images that a guest is using (take no lock)\n"
+		"\n"
+		"  sluice img convert -O qcow2 disk.raw disk.qcow2\n"
+		"  sluice img convert -c -O qcow2 -o cluster_size=128k disk.qcow2 small.qcow2\n",
+};
