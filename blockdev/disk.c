@@ -65,7 +65,7 @@ static int format_probe(
 			*out = formats[i];
 		}
 	}
-	if (*out == &raw_format && !o->readonly) /* what is written may look like a format */
+	if (*out == &raw_format && !o->readonly && !o->probe_quietly)
 		log_warn("%s: no format given, taken for raw; say format=raw to be sure", path);
 	return 0;
 }

@@ -10,15 +10,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include "blockdev/img/copy.h"
-#include "blockdev/img/target.h"
+#include "blockdev/img/options.h"
 
 #define SPARSE_DEFAULT (4 * KiB)
 #define SPARSE_MAX     (16 * MiB)
 #define WORKERS	       8
 
 struct options {
-	struct target target;
 	const char *format;  /* of the sources */
+	const char *out, *out_format, *backing, *backing_format;
+	char *list; /* all -o */
 	const char *snapshot;
 	const char *src_cache, *dst_cache;
 	bool image_opts, target_image_opts, target_is_zero, unlocked, skip_create;
@@ -128,36 +129,20 @@ static int set_flag(struct options *o, int c, char **argv)
 	}
 }
 
-static int add_list(struct options *o)
-{
-	size_t n = strlen(optarg);
-
-	if (!n || optarg[0] == ',' || (optarg[n - 1] == ',' && (n < 2 || optarg[n - 2] != ','))) {
-		log_error("Invalid option list: %s", optarg);
-		return 1;
-	}
-	if (o->target.n_lists == TARGET_LISTS_MAX) {
-		log_error("More than %d times -o", TARGET_LISTS_MAX);
-		return 1;
-	}
-	o->target.lists[o->target.n_lists++] = optarg;
-	return 0;
-}
-
 static int set_option(struct options *o, int c, char **argv)
 {
 	switch (c) {
 	case 'B':
-		o->target.backing = optarg;
+		o->backing = optarg;
 		return 0;
 	case 'F':
-		o->target.backing_format = optarg;
+		o->backing_format = optarg;
 		return 0;
 	case 'f':
 		o->format = optarg;
 		return 0;
 	case 'O':
-		o->target.format = optarg;
+		o->out_format = optarg;
 		return 0;
 	case 'l':
 		o->snapshot = optarg;
@@ -165,7 +150,7 @@ static int set_option(struct options *o, int c, char **argv)
 	case 'm':
 		return set_workers(o, optarg);
 	case 'o':
-		return add_list(o);
+		return img_opts_join(&o->list, optarg) != 0;
 	case 'r':
 		return img_parse_number("rate limit", optarg, 0, INT64_MAX, &o->rate) != 0;
 	case 'S':
@@ -196,7 +181,7 @@ static int check_words(const struct options *o)
 		return refuse("--target-image-opts requires use of -n flag");
 	if (o->target_is_zero && !o->skip_create)
 		return refuse("--target-is-zero requires use of -n flag");
-	if (o->skip_create && o->target.n_lists)
+	if (o->skip_create && o->list)
 		return refuse("-o has no effect when skipping image creation");
 	if (o->offload && o->sparse_given)
 		return refuse("Cannot enable copy offloading when -S is used");
@@ -218,12 +203,9 @@ static int parse(int argc, char **argv, struct options *o)
 	while ((c = getopt_long(argc, argv, ":B:CcF:f:l:m:nO:o:pqr:S:T:t:UW", longs, NULL)) != -1)
 		if (set_option(o, c, argv))
 			return 1;
-	if (!o->target.format)
-		o->target.format = "raw";
 	o->names = argv + optind;
 	o->n_names = argc - optind > 1 ? (unsigned)(argc - optind - 1) : 0;
-	o->target.name = argc > optind ? argv[argc - 1] : NULL;
-	o->target.quiet = o->quiet;
+	o->out = argc > optind ? argv[argc - 1] : NULL;
 	return 0;
 }
 
@@ -265,46 +247,69 @@ static int open_sources(const struct options *o, enum cache_mode cache, struct c
 
 /* ---- the target ---- */
 
-/* What -B, -F and -o say about the target, seen together. */
-static int check_target(struct options *o, const struct copy *c, char **backing)
+static int said_no(const char *words, const char *name)
 {
-	struct target *t = &o->target;
-	char *format = target_option(t, "backing_fmt"), *prealloc;
-	int err = 0;
+	log_error(words, name);
+	return -EINVAL;
+}
 
-	if (!img_format_known(t->format)) {
-		log_error("Unknown file format '%s'", t->format);
-		err = -EINVAL;
-	} else if (t->backing && strcmp(t->format, "qcow2") != 0 && !o->skip_create) {
-		log_error("Backing file not supported for file format '%s'", t->format);
-		err = -EINVAL;
+/* All that is said about a target to be made, in one place. */
+static int target_options(const struct options *o, struct img_opts *t)
+{
+	struct why why = {""};
+	int err = img_opts_parse(t, o->list, &why);
+
+	if (err) {
+		img_say_why(NULL, &why, err);
+		return err;
 	}
-	*backing = t->backing ? strdup(t->backing) : target_option(t, "backing_file");
-	if (!err && *backing && c->n_src > 1) {
-		log_error("Having a backing file for the target makes no sense when concatenating "
-			  "multiple input images");
-		err = -EINVAL;
-	} else if (!err && *backing && !t->backing_format && !format && !o->skip_create) {
-		log_error("Use of backing file requires explicit backing format");
-		err = -EINVAL;
+	if (o->backing && img_opts_set(t, OPT_BACKING_FILE, o->backing, &why))
+		return said_no("Backing file not supported for file format '%s'", t->format);
+	if (o->backing_format && img_opts_set(t, OPT_BACKING_FMT, o->backing_format, &why))
+		return said_no("Backing file format not supported for file format '%s'", t->format);
+	return 0;
+}
+
+static int check_target(const struct options *o, const struct img_opts *t, struct copy *c)
+{
+	const char *prealloc = t->v[OPT_QCOW2_PREALLOC].text;
+
+	c->over_backing = o->backing || t->v[OPT_BACKING_FILE].text;
+	if (c->over_backing && c->n_src > 1)
+		return said_no("Having a backing file for the target makes no sense when "
+			       "concatenating multiple input images%s", "");
+	if (t->v[OPT_BACKING_FILE].text && !t->v[OPT_BACKING_FMT].text)
+		return said_no("Use of backing file requires explicit backing format%s", "");
+	if (o->compress && strcmp(t->format, "qcow2") != 0)
+		return said_no("Compression not supported for this file format%s", "");
+	if (o->compress && prealloc && strcmp(prealloc, "off") != 0)
+		return said_no("Compression and preallocation not supported at the same %s",
+			"time");
+	return 0;
+}
+
+static int create_target(const struct options *o, struct img_opts *t, uint64_t size)
+{
+	struct why why = {""};
+	char who[1100];
+	int err = img_opts_set_number(t, OPT_SIZE, size);
+
+	if (!err)
+		err = img_opts_defaults(t);
+	if (!err)
+		err = img_create_file(o->out, t, &why);
+	if (err) {
+		snprintf(who, sizeof(who), "%.1000s: error while converting %s", o->out, t->format);
+		img_say_why(who, &why, err);
 	}
-	prealloc = target_option(t, "preallocation");
-	if (!err && o->compress && strcmp(t->format, "qcow2") != 0) {
-		log_error("Compression not supported for this file format");
-		err = -EINVAL;
-	} else if (!err && o->compress && prealloc && strcmp(prealloc, "off") != 0) {
-		log_error("Compression and preallocation not supported at the same time");
-		err = -EINVAL;
-	}
-	free(format);
-	free(prealloc);
 	return err;
 }
 
-static int open_target(const struct options *o, enum cache_mode cache, struct copy *c)
+static int open_target(const struct options *o, const struct img_opts *t, enum cache_mode cache,
+	struct copy *c)
 {
-	struct img_source s = {.name = o->target.name,
-		.format = o->target.format,
+	struct img_source s = {.name = o->out,
+		.format = o->target_image_opts ? o->out_format : t->format,
 		.image_opts = o->target_image_opts,
 		.writable = true,
 		.unmap = o->min_sparse > 0,
@@ -323,20 +328,19 @@ static int open_target(const struct options *o, enum cache_mode cache, struct co
 	return err;
 }
 
-static int make_target(struct options *o, struct copy *c)
+static int make_target(const struct options *o, struct img_opts *t, struct copy *c)
 {
 	enum cache_mode cache = CACHE_UNSAFE;
-	char *backing = NULL;
-	int err = check_target(o, c, &backing);
+	int err = o->skip_create ? 0 : target_options(o, t);
 
-	c->over_backing = backing != NULL;
-	free(backing);
+	if (!err)
+		err = check_target(o, t, c);
 	if (!err && o->dst_cache && (err = cache_mode_parse(o->dst_cache, &cache)) != 0)
 		log_error("Invalid cache option: %s", o->dst_cache);
 	if (!err && !o->skip_create)
-		err = target_create(&o->target, c->total);
+		err = create_target(o, t, c->total);
 	if (!err)
-		err = open_target(o, cache, c);
+		err = open_target(o, t, cache, c);
 	return err;
 }
 
@@ -353,7 +357,7 @@ static int copy_to_target(const struct options *o, struct copy *c)
 	return copy_run(c);
 }
 
-static int convert(struct options *o, struct copy *c)
+static int convert(const struct options *o, struct copy *c)
 {
 	enum cache_mode cache = CACHE_WRITEBACK;
 	int err = o->src_cache ? cache_mode_parse(o->src_cache, &cache) : 0;
@@ -364,8 +368,15 @@ static int convert(struct options *o, struct copy *c)
 	}
 	progress_set(c->progress, 0, 1);
 	err = open_sources(o, cache, c);
-	if (!err)
-		err = make_target(o, c);
+	if (!err && !img_format_known(o->out_format))
+		err = said_no("Unknown file format '%s'", o->out_format);
+	if (!err) {
+		struct img_opts t;
+
+		img_opts_init(&t, o->out_format, false);
+		err = make_target(o, &t, c);
+		img_opts_fini(&t);
+	}
 	if (!err)
 		err = copy_to_target(o, c);
 	if (c->dst) {
@@ -377,27 +388,39 @@ static int convert(struct options *o, struct copy *c)
 	return err;
 }
 
-static int convert_main(int argc, char **argv)
+static int convert_checked(const struct options *o)
 {
-	struct options o = {.min_sparse = SPARSE_DEFAULT, .workers = WORKERS};
 	struct progress progress;
 	struct copy c = {.progress = &progress};
 	int err;
 
-	if (parse(argc, argv, &o))
-		return 1;
-	if (target_wants_help(&o.target)) {
-		o.target.name = NULL;
-		return target_help(&o.target);
-	}
 	/* Most of the work is the host's copying from and to its page cache, so threads do it. */
-	if (check_words(&o) || img_loop_new(LOOP_AIO_THREADS, &c.loop))
+	if (check_words(o) || img_loop_new(LOOP_AIO_THREADS, &c.loop))
 		return 1;
-	progress_start(&progress, o.progress, o.quiet);
-	err = convert(&o, &c);
+	progress_start(&progress, o->progress, o->quiet);
+	err = convert(o, &c);
 	progress_end(&progress);
 	loop_free(c.loop);
 	return err ? 1 : 0;
+}
+
+static int convert_main(int argc, char **argv)
+{
+	struct options o = {
+		.min_sparse = SPARSE_DEFAULT, .workers = WORKERS, .out_format = "raw"};
+	int status = parse(argc, argv, &o);
+
+	if (!status && img_opts_want_help(o.list)) {
+		status = !img_format_known(o.out_format);
+		if (status)
+			log_error("Unknown file format '%s'", o.out_format);
+		else
+			img_opts_help(o.out_format, false, o.out != NULL);
+	} else if (!status) {
+		status = convert_checked(&o);
+	}
+	free(o.list);
+	return status;
 }
 
 const struct img_cmd img_convert = {
@@ -409,8 +432,8 @@ const struct img_cmd img_convert = {
 		"  -f FMT                  format of the sources (default: by their first bytes)\n"
 		"  -O FMT                  format of the output (default: raw)\n"
 		"  -o LIST                 name=value,... of the output; -o help lists them\n"
-		"  -B FILE, -F FMT         the output's backing file and its format; what the source\n"
-		"                          has from its own backing file is not copied\n"
+		"  -B FILE, -F FMT         the output's backing file and its format; what the\n"
+		"                          source has from its own is not copied\n"
 		"  -c                      compress (qcow2)\n"
 		"  -S SIZE                 so many zeros make a hole (default: 4k); 0: none\n"
 		"  -m N                    requests in flight, 1 to 16 (default: 8)\n"
@@ -419,7 +442,7 @@ const struct img_cmd img_convert = {
 		"      --target-is-zero    with -n: the output reads as zeros\n"
 		"  -l SNAPSHOT             copy an internal snapshot\n"
 		"      --salvage           what cannot be read becomes zeros\n"
-		"  -t CACHE, -T CACHE      cache modes: output (default: unsafe), sources (writeback)\n"
+		"  -t CACHE, -T CACHE      cache modes: output (default: unsafe) and sources\n"
 		"      --image-opts, --target-image-opts\n"
 		"                          the names are driver=...,file.filename=...\n"
 		"  -p, -q                  print how far it is; print nothing but errors\n"

@@ -2,8 +2,8 @@
 /*
  * copy.c - copying disks.
  *
- * Some workers, each a fiber with a buffer, take pieces of the source in order.  A piece is a stretch
- * of zeros, of any length, or data up to a buffer's size.  A worker reads its piece, looks
+ * Some workers, each a fiber with a buffer, take pieces of the source in order.  A piece is a
+ * stretch of zeros, of any length, or data up to a buffer's size.  A worker reads its piece, looks
  * for zeros in it, waits until the pieces before it were submitted to the target and submits its
  * own: so space in the target is taken in order, while many writes are in flight.
  * A buffer is small enough to stay in the processor's cache between read and write.
@@ -86,7 +86,8 @@ static const struct copy_source *source_at(const struct copy *c, uint64_t off)
 static int source_map(struct copy *c, uint64_t off, struct extent *e)
 {
 	const struct copy_source *src = source_at(c, off);
-	uint64_t at = off - src->start, len = disk_size(src->disk) - at;
+	uint64_t at = off - src->start + src->skip;
+	uint64_t len = min_u64(disk_size(src->disk) - at, c->total - off);
 	int err;
 
 	for (;;) {
@@ -215,7 +216,7 @@ static int read_salvage(
 			continue;
 		if (!c->quiet)
 			log_warn("error while reading offset %" PRIu64 ": %s",
-				src->start + at + done, strerror(-err));
+				src->start + at - src->skip + done, strerror(-err));
 		memset(buf + done, 0, n);
 	}
 	return 0;
@@ -227,7 +228,7 @@ static int read_piece(struct copy *c, const struct piece *p, uint8_t *buf, uint6
 
 	while (done < p->len) {
 		const struct copy_source *src = source_at(c, p->off + done);
-		uint64_t at = p->off + done - src->start;
+		uint64_t at = p->off + done - src->start + src->skip;
 		uint64_t n = min_u64(p->len - done, disk_size(src->disk) - at);
 		int err = disk_pread(src->disk, buf + done, n, at);
 

@@ -14,6 +14,7 @@ struct copy_source {
 	struct disk *disk;
 	const char *name;
 	uint64_t start; /* where it lies in the whole */
+	uint64_t skip;  /* bytes of it that are left out at its start */
 };
 
 /* What is to be done; the caller fills it in, zero is a good default but for what says so. */
@@ -24,7 +25,7 @@ struct copy {
 	struct disk *dst;        /* not smaller than total */
 	uint64_t total;          /* bytes */
 	unsigned workers;        /* > 0: requests in flight */
-	uint64_t min_sparse;     /* bytes; so many zeros in a row are not written as data; 0: all is */
+	uint64_t min_sparse;     /* bytes; so many zeros in a row are a hole; 0: all is written */
 	bool compress;           /* whole clusters of the target, compressed */
 	bool any_order;          /* the target's space may be taken in any order */
 	bool salvage;            /* what cannot be read is told and reads as zeros */

@@ -12,12 +12,15 @@
 #include "blockdev/img/img.h"
 
 static const struct img_cmd *const commands[] = {
+	&img_bench,
 	&img_check,
 	&img_compare,
 	&img_convert,
 	&img_create,
+	&img_dd,
 	&img_info,
 	&img_map,
+	&img_measure,
 	NULL,
 };
 

@@ -22,12 +22,24 @@ int img_loop_new(enum loop_aio aio, struct loop **out)
 	return err;
 }
 
+/* What is written to a raw image may make it look like another format the next time. */
+static void warn_probed(const char *name)
+{
+	fprintf(stderr,
+		"WARNING: Image format was not specified for '%s' and probing guessed raw.\n"
+		"         Automatically detecting the format is dangerous for raw images, write "
+		"operations on block 0 will be restricted.\n"
+		"         Specify the 'raw' format explicitly to remove the restrictions.\n",
+		name);
+}
+
 int img_disk_open(struct loop *l, const struct img_source *s, struct disk **out)
 {
 	struct disk_opts o = {.path = s->name,
 		.format = s->format,
 		.cache = s->cache,
 		.readonly = !s->writable,
+		.probe_quietly = true,
 		.nolock = s->unlocked,
 		.nobacking = s->nobacking,
 		.nosync = s->cache == CACHE_UNSAFE,
@@ -50,8 +62,11 @@ int img_disk_open(struct loop *l, const struct img_source *s, struct disk **out)
 		return -EINVAL;
 	}
 	err = disk_open(l, &o, out, &why);
-	if (!err)
+	if (!err) {
+		if (s->writable && !s->format && !strcmp(disk_format(*out), "raw"))
+			warn_probed(s->name);
 		return 0;
+	}
 	if (why.text[0])
 		log_error("Could not open '%s': %s", s->name, why.text);
 	else
