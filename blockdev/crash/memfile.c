@@ -68,6 +68,13 @@ static const uint8_t *page_at(const struct mem_image *m, uint64_t i)
 	return zero_page;
 }
 
+const uint8_t *mem_page(const struct mem_image *m, uint64_t i)
+{
+	const uint8_t *p = page_at(m, i);
+
+	return p == zero_page ? NULL : p;
+}
+
 static uint8_t *page_own(struct mem_image *m, uint64_t i)
 {
 	uint64_t had = m->n_pages;
@@ -160,16 +167,14 @@ static uint64_t page_digest(uint64_t i, const uint8_t *page)
 	return i;
 }
 
-uint64_t mem_digest(const struct mem_image *m, uint64_t base)
+uint64_t mem_digest(const struct mem_image *m)
 {
-	for (uint64_t k = 0; k < m->n_used; k++) {
-		uint64_t i = m->used[k];
-		const uint8_t *was = page_at(m->base, i);
+	uint64_t d = 0;
 
-		if (memcmp(m->pages[i], was, MEM_PAGE))
-			base += page_digest(i, m->pages[i]) - page_digest(i, was);
-	}
-	return base;
+	for (uint64_t i = 0; i < div_round_up(m->size, MEM_PAGE); i++)
+		if (mem_page(m, i))
+			d += page_digest(i, mem_page(m, i));
+	return d;
 }
 
 /* ---- the engine ---- */
@@ -195,6 +200,8 @@ static void transfer(struct memfile *mf, struct file_req *r)
 {
 	uint64_t off = r->off;
 
+	if (mf->m->watch)
+		mf->m->watch(mf->m->watch_arg, r->op == FILE_WRITE, r->off, r->len);
 	for (int i = 0; i < r->niov; i++) {
 		if (r->op == FILE_READ)
 			mem_read(mf->m, r->iov[i].iov_base, r->iov[i].iov_len, off);
@@ -230,6 +237,8 @@ static void perform(struct memfile *mf, struct file_req *r)
 		mem_set_size(mf->m, r->off);
 		break;
 	case FILE_PUNCH:
+		if (mf->m->watch)
+			mf->m->watch(mf->m->watch_arg, true, r->off, r->len);
 		for (uint64_t at = 0; at < r->len; at += min_u64(MEM_PAGE, r->len - at))
 			mem_write(mf->m, zero_page, min_u64(MEM_PAGE, r->len - at), r->off + at,
 				false);

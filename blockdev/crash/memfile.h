@@ -15,6 +15,9 @@
 #define MEM_PAGE 4096u
 
 struct mem_image {
+	/* Told of every transfer through the engine; NULL: nobody. */
+	void (*watch)(void *arg, bool write, uint64_t off, uint64_t len);
+	void *watch_arg;
 	const struct mem_image *base; /* read where this has no page; NULL: zeros */
 	uint8_t **pages;
 	uint64_t n_pages; /* in the table */
@@ -31,6 +34,8 @@ void mem_fini(struct mem_image *m);
 void mem_reset(struct mem_image *m, const struct mem_image *base);
 
 void mem_read(const struct mem_image *m, void *buf, uint64_t len, uint64_t off);
+/* Page i as it is read; NULL: all zeros. */
+const uint8_t *mem_page(const struct mem_image *m, uint64_t i);
 /* Beyond the size: dropped if !grow. */
 void mem_write(struct mem_image *m, const void *buf, uint64_t len, uint64_t off, bool grow);
 /* Shrinking drops contents: a later growth reads as zeros. */
@@ -38,9 +43,9 @@ void mem_set_size(struct mem_image *m, uint64_t size);
 
 /*
  * Equal contents give equal numbers, however they came about (and different ones different numbers,
- * but for one in 2^64).  base: the digest of m->base, 0 if there is none.
+ * but for one in 2^64).
  */
-uint64_t mem_digest(const struct mem_image *m, uint64_t base);
+uint64_t mem_digest(const struct mem_image *m);
 
 /* The image stays the caller's.  0 or -ENOMEM. */
 must_check int memfile_open(struct loop *l, struct mem_image *m, uint64_t seed, struct file **out);

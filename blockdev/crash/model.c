@@ -17,6 +17,7 @@ void model_fini(struct crash_model *m)
 {
 	mem_fini(&m->durable);
 	free(m->pending);
+	free(m->changed);
 }
 
 static bool changes_size(const struct host_op *o)
@@ -36,36 +37,80 @@ bool model_has_data(const struct host_op *o)
 	return o->op == FILE_WRITE || o->op == FILE_PUNCH;
 }
 
+/* The next piece of unit bytes that is kept; tear 0: all at once.  False: no more. */
+static bool next_piece(const struct host_op *o, uint32_t unit, struct crash_piece *p)
+{
+	uint64_t from = p->at + p->len;
+
+	assert(is_pow2(unit) && unit <= MEM_PAGE);
+	for (; from < o->len; from += p->len) {
+		p->at = from;
+		if (!p->tear) {
+			p->len = o->len - from;
+			return true;
+		}
+		/* Pieces of the file, wherever the write begins. */
+		p->len = min_u64(unit - (o->off + from) % unit, o->len - from);
+		p->tear ^= p->tear << 13;
+		p->tear ^= p->tear >> 7;
+		p->tear ^= p->tear << 17;
+		if (p->tear & 1)
+			return true;
+	}
+	return false;
+}
+
 /* Whole, or by pieces of unit bytes; never changes the file's length. */
 static void apply_data(
 	struct mem_image *img, const struct host_op *o, uint64_t tear, uint32_t unit)
 {
 	static const uint8_t zeros[MEM_PAGE];
+	struct crash_piece p = {.tear = tear};
 
 	if (!model_has_data(o))
 		return;
-	assert(is_pow2(unit) && unit <= MEM_PAGE);
-	if (!tear && o->op == FILE_WRITE) {
-		mem_write(img, o->data, o->len, o->off, false);
-		return;
-	}
-	for (uint64_t at = 0; at < o->len;) {
-		/* Pieces of the file, wherever the write begins. */
-		uint64_t k = min_u64(unit - (o->off + at) % unit, o->len - at);
-
-		tear ^= tear << 13;
-		tear ^= tear >> 7;
-		tear ^= tear << 17;
-		if (!tear || tear & 1)
-			mem_write(img, o->op == FILE_WRITE ? o->data + at : zeros, k, o->off + at,
+	while (next_piece(o, unit, &p)) {
+		if (o->op == FILE_WRITE) {
+			mem_write(img, o->data + p.at, p.len, o->off + p.at, false);
+			continue;
+		}
+		for (uint64_t at = p.at; at < p.at + p.len; at += MEM_PAGE)
+			mem_write(img, zeros, min_u64(MEM_PAGE, p.at + p.len - at), o->off + at,
 				false);
-		at += k;
 	}
+}
+
+static uint64_t tear_of(const struct crash_choice *c, uint32_t i)
+{
+	return c->fate[i] == FATE_TORN ? c->tear + i + 1 : 0;
+}
+
+bool model_next_piece(const struct crash_model *m, const struct crash_choice *c, uint32_t i,
+	struct crash_piece *p)
+{
+	const struct host_op *o = &m->log->host[m->pending[i]];
+
+	if (c->fate[i] == FATE_LOST || !model_has_data(o))
+		return false;
+	if (!p->begun)
+		*p = (struct crash_piece){.tear = tear_of(c, i), .begun = true};
+	return next_piece(o, c->unit, p);
 }
 
 static bool covered(const struct crash_model *m, const struct host_op *o, uint64_t sync_submitted)
 {
 	return o->completed < sync_submitted && o->completed <= m->at;
+}
+
+static void note_change(struct crash_model *m, uint64_t off, uint64_t len)
+{
+	if (m->n_changed == m->room_changed) {
+		m->room_changed = m->room_changed ? 2 * m->room_changed : 64;
+		m->changed = realloc(m->changed, m->room_changed * sizeof(*m->changed));
+		if (!m->changed)
+			abort();
+	}
+	m->changed[m->n_changed++] = (struct crash_range){off, len};
 }
 
 /* An fdatasync has completed: what it covers is durable now, in the order of submission. */
@@ -83,6 +128,10 @@ static void make_durable(struct crash_model *m, const struct host_op *sync)
 		/* Nobody knows how much of a failed one was done: nothing, some, or all of it. */
 		if (o->err && m->pending[i] % 3 == 0)
 			continue;
+		if (o->op == FILE_TRUNCATE && o->off < m->durable.size)
+			note_change(m, o->off, m->durable.size - o->off);
+		else if (model_has_data(o))
+			note_change(m, o->off, o->len);
 		if (changes_size(o))
 			mem_set_size(&m->durable, size_after(o, m->durable.size));
 		apply_data(&m->durable, o, o->err && m->pending[i] % 3 == 1 ? m->pending[i] : 0,
@@ -147,7 +196,7 @@ static void build_one(const struct crash_model *m, const struct crash_choice *c,
 
 	if (c->fate[i] == FATE_LOST)
 		return;
-	apply_data(out, o, c->fate[i] == FATE_TORN ? c->tear + i + 1 : 0, c->unit);
+	apply_data(out, o, tear_of(c, i), c->unit);
 }
 
 void model_build(const struct crash_model *m, const struct crash_choice *c, struct mem_image *out)

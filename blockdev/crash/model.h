@@ -15,6 +15,10 @@
 #include "blockdev/crash/log.h"
 #include "blockdev/crash/memfile.h"
 
+struct crash_range {
+	uint64_t off, len;
+};
+
 struct crash_model {
 	const struct crash_log *log;
 	struct mem_image durable; /* the image with all durable operations */
@@ -23,6 +27,9 @@ struct crash_model {
 	uint32_t *pending;        /* indices into log->host, by submission */
 	uint32_t n_pending, room_pending;
 	uint64_t next; /* host operations before it are durable, pending or failed */
+	/* Where durable has changed; who takes note of it sets n_changed to 0. */
+	struct crash_range *changed;
+	uint64_t n_changed, room_changed;
 };
 
 /* start: the image when the log began, all of it durable; stays the caller's. */
@@ -43,6 +50,17 @@ struct crash_choice {
 
 /* Does losing it change what the file holds, apart from its length? */
 bool model_has_data(const struct host_op *o);
+/*
+ * Which pieces of operation i of the pending ones the choice keeps, in order of the file: *at is 0
+ * at first, and the operation's next piece afterwards.  False: no more.
+ */
+struct crash_piece {
+	uint64_t at, len; /* bytes from the operation's start */
+	uint64_t tear;
+	bool begun;
+};
+bool model_next_piece(const struct crash_model *m, const struct crash_choice *c, uint32_t i,
+	struct crash_piece *p);
 /* The file lengths that may be found after the cut; at most max of them.  Returns how many. */
 uint32_t model_sizes(const struct crash_model *m, uint64_t *sizes, uint32_t max);
 /* Builds the state into out, which is reset. */

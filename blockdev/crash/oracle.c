@@ -10,30 +10,31 @@
 #define UNMIX   0xF1DE83E19937733DULL /* MIX * UNMIX == 1 modulo 2^64 */
 #define NO_LINK UINT32_MAX
 
+#define VERSION_BITS 24
+#define VERSION_MASK ((1u << VERSION_BITS) - 1)
+
 void oracle_fill(void *buf, uint64_t sector, uint32_t version)
 {
 	uint64_t *w = buf;
 
 	for (unsigned k = 0; k < SECTOR / 8; k++)
-		w[k] = version ? (sector << 24 | version) * MIX + k : 0;
+		w[k] = version ? (sector << VERSION_BITS | version) * MIX + k : 0;
 }
 
 /* Two words at a time: every sector of every state passes through here. */
 typedef uint64_t pair __attribute__((vector_size(16), aligned(8)));
 
-static bool decode(const void *content, uint64_t *sector, uint32_t *version)
+uint64_t oracle_word(const void *content)
 {
 	const pair *w = content;
-	uint64_t w0 = w[0][0], step = w0 ? 1 : 0;
+	uint64_t w0 = w[0][0], step = w0 ? 1 : 0, word = w0 * UNMIX;
 	pair want = {w0, w0 + step}, steps = {2 * step, 2 * step}, bad = {0, 0};
 
 	for (unsigned k = 0; k < SECTOR / sizeof(pair); k++) {
 		bad |= w[k] ^ want;
 		want += steps;
 	}
-	*sector = w0 * UNMIX >> 24;
-	*version = w0 * UNMIX & 0xffffff;
-	return !(bad[0] | bad[1]) && (*version || !w0);
+	return (bad[0] | bad[1]) || (w0 && !(word & VERSION_MASK)) ? ORACLE_GARBAGE : word;
 }
 
 static void find_runs(struct oracle *o)
@@ -152,15 +153,14 @@ static enum verdict judge_version(const struct oracle *o, uint64_t sector, uint3
 	return LEGAL;
 }
 
-enum verdict oracle_judge(struct oracle *o, uint64_t sector, const void *content)
+enum verdict oracle_judge_word(struct oracle *o, uint64_t sector, uint64_t word)
 {
+	uint32_t version = word & VERSION_MASK;
 	enum verdict v;
-	uint64_t has_sector;
-	uint32_t version;
 
-	if (!decode(content, &has_sector, &version))
+	if (word == ORACLE_GARBAGE)
 		return GARBAGE;
-	if (version && has_sector != sector)
+	if (version && word >> VERSION_BITS != sector)
 		return FOREIGN;
 	if (o->legal[sector] == version)
 		return LEGAL;
@@ -168,6 +168,11 @@ enum verdict oracle_judge(struct oracle *o, uint64_t sector, const void *content
 	if (v == LEGAL)
 		o->legal[sector] = version;
 	return v;
+}
+
+enum verdict oracle_judge(struct oracle *o, uint64_t sector, const void *content)
+{
+	return oracle_judge_word(o, sector, oracle_word(content));
 }
 
 const char *verdict_name(enum verdict v)

@@ -44,8 +44,19 @@ void oracle_at(struct oracle *o, uint64_t tick);
 
 enum verdict { LEGAL, LOST_DURABLE, STALE, FOREIGN, GARBAGE };
 const char *verdict_name(enum verdict v);
-/* content: 512 bytes, aligned to 8. */
+/*
+ * A sector's content in one word: 0 for zeros, sector << 24 | version for what oracle_fill() makes,
+ * ORACLE_GARBAGE for anything else.  content: 512 bytes, aligned to 8.
+ */
+#define ORACLE_GARBAGE UINT64_MAX
+uint64_t oracle_word(const void *content);
+enum verdict oracle_judge_word(struct oracle *o, uint64_t sector, uint64_t word);
 enum verdict oracle_judge(struct oracle *o, uint64_t sector, const void *content);
+/* A word that is known to be legal there, not zeros; it may be none. */
+static inline uint64_t oracle_legal_word(const struct oracle *o, uint64_t sector)
+{
+	return sector << 24 | o->legal[sector];
+}
 /* The next run of sectors that were ever written, from *at on; false: there is none. */
 bool oracle_next_run(const struct oracle *o, uint64_t *at, uint64_t *n);
 

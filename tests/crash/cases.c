@@ -295,10 +295,9 @@ static void try_here(struct explorer *e, const struct selector *s, uint64_t *met
 		if (!choose(e, s, k))
 			continue;
 		++*met;
-		if (!explorer_build_new(e))
+		if (!explorer_is_new(e))
 			continue;
-		e->t->states++;
-		if (!explorer_judge(e) && !e->t->violations++) {
+		if (!explorer_verdict(e) && !e->t->violations++) {
 			printf("VIOLATION %s: %s\n", e->r->row->name, e->why);
 			explorer_print_pending(e);
 		}

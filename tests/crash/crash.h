@@ -62,7 +62,8 @@ struct tally {
 	 * holds and in what the guest was promised.
 	 */
 	uint64_t states;
-	uint64_t tried; /* built; those seen before are not judged again */
+	uint64_t tried;   /* chosen; those seen before are not judged again */
+	uint64_t in_full; /* of states: opened, read and checked, and not inferred, see memo.h */
 	uint64_t situations, exhausted; /* exhausted: every subset of pending writes was judged */
 	uint64_t violations;
 	uint64_t leaks, dirty; /* states with leaks; states that were repaired at open */
@@ -87,6 +88,7 @@ struct explore_opts {
 	uint32_t tear;       /* bytes of a piece of a torn write; 0: a sector */
 	struct seen *seen;   /* NULL: starts with none */
 	bool exhaustive;     /* where few writes are pending, states or not; see explore.c */
+	bool in_full;        /* every state is opened, read and checked */
 	bool verbose;
 };
 void explore(

@@ -27,6 +27,8 @@
 #define EXHAUSTIVE_MAX 12 /* pending writes */
 #define STATES_MIN     6  /* of one situation */
 #define TRIES          4  /* for one state that was not seen before */
+#define AGREE_EVERY    8  /* states in full: one is compared with what it was taken for */
+#define FULL_EVERY     64 /* states: one is judged in full although its verdict is known */
 
 /* ---- one choice ---- */
 
@@ -42,19 +44,46 @@ static void print_choice(const struct explorer *e, const struct crash_choice *c)
 	putchar('\n');
 }
 
-bool explorer_build_new(struct explorer *e)
+bool explorer_is_new(struct explorer *e)
 {
 	uint64_t d;
 
-	if (e->digest_epoch != e->model.epoch) {
-		e->durable_digest = mem_digest(&e->model.durable, e->start_digest);
-		e->digest_epoch = e->model.epoch;
-	}
-	model_build(&e->model, &e->c, &e->state);
-	d = mem_digest(&e->state, e->durable_digest);
-	d = (d ^ e->state.size * 0x9E3779B97F4A7C15ULL) + e->oracle.promises;
 	e->t->tried++;
+	if (e->facts.usable) {
+		facts_choose(&e->facts, &e->c);
+		d = facts_digest(&e->facts);
+	} else {
+		model_build(&e->model, &e->c, &e->state);
+		d = mem_digest(&e->state);
+	}
+	d = (d ^ e->c.size * 0x9E3779B97F4A7C15ULL) + e->oracle.promises;
 	return !seen_before(e->seen, rng_next(&d));
+}
+
+bool explorer_verdict(struct explorer *e)
+{
+	const struct memo_leaf *known = memo_find(e->memo, &e->facts);
+	bool ok, in_full = !known || e->o->in_full || e->t->states % FULL_EVERY == 0;
+
+	e->t->states++;
+	if (!in_full && explorer_judge_data(e, known)) {
+		e->t->dirty += known->dirty;
+		e->t->leaks += known->leaks;
+		return true;
+	}
+	e->t->in_full++;
+	model_build(&e->model, &e->c, &e->state);
+	if (e->facts.usable && (known || e->t->in_full % AGREE_EVERY == 0) &&
+		!facts_agree(&e->facts, &e->state)) {
+		snprintf(e->why, sizeof(e->why), "the image is not what it was taken for");
+		return false;
+	}
+	ok = explorer_judge_noting(e, known);
+	if (ok && !in_full) {
+		snprintf(e->why, sizeof(e->why), "was found at fault, but not when read in full");
+		return false;
+	}
+	return ok;
 }
 
 bool explorer_holds(struct explorer *e)
@@ -155,10 +184,9 @@ static void qemu_judges(struct explorer *e)
 
 static void try_choice(struct explorer *e)
 {
-	if (!explorer_build_new(e))
+	if (!explorer_is_new(e))
 		return;
-	e->t->states++;
-	if (!explorer_judge(e))
+	if (!explorer_verdict(e))
 		explorer_violation(e);
 	else if (e->o->qemu_every && e->t->states % e->o->qemu_every == 0 &&
 		 !strcmp(e->r->row->format, "qcow2"))
@@ -322,6 +350,7 @@ uint64_t *explorer_ticks(const struct crash_log *log, uint64_t *n)
 
 void explorer_situation(struct explorer *e)
 {
+	facts_update(&e->facts, &e->model);
 	e->n_sizes = model_sizes(&e->model, e->sizes, SIZES_MAX);
 	e->n_data = 0;
 	for (uint32_t i = 0; i < e->model.n_pending; i++)
@@ -336,24 +365,39 @@ void explorer_at(struct explorer *e, uint64_t tick)
 	explorer_situation(e);
 }
 
+static void init(struct explorer *e, const struct crash_log *log, const struct mem_image *start)
+{
+	model_init(&e->model, log, start);
+	if (oracle_init(&e->oracle, &e->r->log,
+		    max_u64(e->r->row->create.size, e->r->row->grow) / SECTOR))
+		abort();
+	mem_init(&e->state);
+	roles_init(&e->roles, e->r);
+	facts_init(&e->facts, &e->model);
+	memo_init(&e->own_memo);
+	e->c.unit = e->o->tear ? e->o->tear : SECTOR;
+	e->c.fate = calloc(log->n_host + 1, 1);
+	e->data = calloc(log->n_host + 1, sizeof(*e->data));
+	e->buf = malloc(EXPLORER_BUF_SECTORS * SECTOR);
+	if (!e->c.fate || !e->data || !e->buf)
+		abort();
+}
+
 void explorer_init(struct explorer *e, struct loop *l, const struct run_log *r,
 	const struct explore_opts *o, struct tally *t)
 {
 	*e = (struct explorer){.loop = l, .r = r, .o = o, .t = t, .rng = r->seed ^ 0x5eed};
-	model_init(&e->model, &r->log, &r->start);
-	if (oracle_init(&e->oracle, &r->log, max_u64(r->row->create.size, r->row->grow) / SECTOR))
-		abort();
-	mem_init(&e->state);
-	roles_init(&e->roles, r);
+	init(e, &r->log, &r->start);
 	e->seen = o->seen ? o->seen : &e->own_seen;
-	e->start_digest = mem_digest(&r->start, 0);
-	e->digest_epoch = UINT64_MAX;
-	e->c.unit = o->tear ? o->tear : SECTOR;
-	e->c.fate = calloc(r->log.n_host + 1, 1);
-	e->data = calloc(r->log.n_host + 1, sizeof(*e->data));
-	e->buf = malloc(EXPLORER_BUF_SECTORS * SECTOR);
-	if (!e->c.fate || !e->data || !e->buf)
-		abort();
+	e->memo = &e->own_memo;
+}
+
+void explorer_init_on(struct explorer *in, struct explorer *e, const struct crash_log *log,
+	const struct mem_image *start)
+{
+	*in = (struct explorer){.loop = e->loop, .r = e->r, .o = e->o, .t = e->t,
+		.rng = rng_next(&e->rng), .seen = e->seen, .memo = e->memo};
+	init(in, log, start);
 }
 
 void explorer_fini(struct explorer *e)
@@ -363,6 +407,8 @@ void explorer_fini(struct explorer *e)
 	mem_fini(&e->state);
 	roles_fini(&e->roles);
 	seen_fini(&e->own_seen);
+	facts_fini(&e->facts);
+	memo_fini(&e->own_memo);
 	free(e->c.fate);
 	free(e->data);
 	free(e->buf);

@@ -6,6 +6,8 @@
 #define TESTS_CRASH_EXPLORE_H
 
 #include "tests/crash/crash.h"
+#include "tests/crash/facts.h"
+#include "tests/crash/memo.h"
 #include "tests/crash/roles.h"
 
 #define SIZES_MAX            8
@@ -29,11 +31,15 @@ struct explorer {
 	char why[256]; /* what the last judgement found */
 	struct roles roles;
 	struct seen own_seen, *seen;
-	uint64_t start_digest, durable_digest, digest_epoch;
+	struct facts facts;
+	struct memo own_memo, *memo;
 };
 
 void explorer_init(struct explorer *e, struct loop *l, const struct run_log *r,
 	const struct explore_opts *o, struct tally *t);
+/* Like e, but for cuts of another log, which begins at another image. */
+void explorer_init_on(struct explorer *in, struct explorer *e, const struct crash_log *log,
+	const struct mem_image *start);
 void explorer_fini(struct explorer *e);
 /* Moves the cut of model and oracle, and fills in what the choices are made from. */
 void explorer_at(struct explorer *e, uint64_t tick);
@@ -43,8 +49,10 @@ void explorer_situation(struct explorer *e);
 void explorer_set_all(struct explorer *e, enum fate f);
 /* A random choice into e->c. */
 void explorer_random(struct explorer *e);
-/* Builds e->c into e->state; false if this state was judged before. */
-bool explorer_build_new(struct explorer *e);
+/* Takes e->c as the state; false if it was judged before. */
+bool explorer_is_new(struct explorer *e);
+/* Judges what explorer_is_new() took, in full or from what is known. */
+bool explorer_verdict(struct explorer *e);
 /* Builds and judges e->c, whether it was judged before or not. */
 bool explorer_holds(struct explorer *e);
 /* A state that does not hold: counts it, minimises it, says how to see it again. */
@@ -56,6 +64,10 @@ uint64_t *explorer_ticks(const struct crash_log *log, uint64_t *n);
 
 /* judge.c: does e->state keep the contract?  If not e->why says why.  Uses the state up. */
 bool explorer_judge(struct explorer *e);
+/* The same, noting in e->memo what it came from; known: what was noted before, must agree. */
+bool explorer_judge_noting(struct explorer *e, const struct memo_leaf *known);
+/* The guest's data where the leaf says it lies, by e->facts alone. */
+bool explorer_judge_data(struct explorer *e, const struct memo_leaf *l);
 bool explorer_dirty(const struct mem_image *m);
 
 /* cases.c: e->c fails; says (and keeps, if asked) the line of the case.  Changes e->c. */

@@ -17,7 +17,84 @@ struct judge {
 	struct disk *d;
 	struct file *f;
 	struct qcow2_check check;
+	bool qcow2, dirty;
+	bool noting;
+	uint64_t run; /* in e->memo, of the sector that is read */
 };
+
+static bool fails(struct explorer *e, uint64_t sector, enum verdict v)
+{
+	snprintf(e->why, sizeof(e->why), "sector %" PRIu64 ": %s", sector, verdict_name(v));
+	return false;
+}
+
+/* ---- from what is known ---- */
+
+bool explorer_judge_data(struct explorer *e, const struct memo_leaf *l)
+{
+	for (uint32_t i = 0; i < l->n_runs; i++) {
+		const struct memo_run *r = &l->run[i];
+
+		for (uint64_t k = 0; k < r->n; k++) {
+			uint64_t s = r->guest + k, word = 0;
+			enum verdict v;
+
+			if (r->host != MEMO_ZEROS)
+				word = facts_get(&e->facts, r->host + k)->word;
+			if (word && word == oracle_legal_word(&e->oracle, s))
+				continue;
+			v = oracle_judge_word(&e->oracle, s, word);
+			if (v != LEGAL)
+				return fails(e, s, v);
+		}
+	}
+	return true;
+}
+
+/* Notes where all sectors lie that were ever written. */
+static int map_all(void *arg)
+{
+	struct judge *j = arg;
+	struct memo *m = j->e->memo;
+	uint64_t at = 0, n, size = disk_size(j->d) / SECTOR;
+
+	m->unfit |= disk_backing(j->d) != NULL;
+	for (; oracle_next_run(&j->e->oracle, &at, &n); at += n) {
+		struct extent x = {.kind = EXTENT_ZERO, .len = n * SECTOR};
+		uint64_t host = MEMO_ZEROS;
+
+		if (at < size) {
+			n = min_u64(n, size - at);
+			if (disk_extent(j->d, at * SECTOR, n * SECTOR, &x))
+				return -1; /* reading will say what is wrong */
+			n = x.len / SECTOR;
+		}
+		if (x.kind == EXTENT_DATA)
+			host = x.host_off / SECTOR;
+		m->unfit |= x.kind == EXTENT_DATA && (!x.has_host_off || x.compressed);
+		memo_map(m, at, host, n);
+	}
+	return 0;
+}
+
+/* Was this read from where the map says it lies? */
+static bool as_mapped(struct judge *j, uint64_t sector, const void *content)
+{
+	const struct memo *m = j->e->memo;
+	const struct memo_run *r;
+	uint64_t word = 0;
+
+	if (!j->noting || m->unfit)
+		return true;
+	while (m->run[j->run].guest + m->run[j->run].n <= sector)
+		j->run++;
+	r = &m->run[j->run];
+	if (r->host != MEMO_ZEROS)
+		word = facts_get(&j->e->facts, r->host + sector - r->guest)->word;
+	return word == oracle_word(content);
+}
+
+/* ---- in full ---- */
 
 static int read_run(struct judge *j, uint64_t at, uint64_t n)
 {
@@ -32,10 +109,12 @@ static int read_run(struct judge *j, uint64_t at, uint64_t n)
 	for (uint64_t s = 0; s < n; s++) {
 		enum verdict v = oracle_judge(&e->oracle, at + s, e->buf + s * SECTOR);
 
-		if (v == LEGAL)
+		if (v != LEGAL)
+			return fails(e, at + s, v) - 1;
+		if (as_mapped(j, at + s, e->buf + s * SECTOR))
 			continue;
-		snprintf(e->why, sizeof(e->why), "sector %" PRIu64 ": %s", at + s, verdict_name(v));
-		return -1;
+		/* Another place, or a repair that wrote there: no word on other states. */
+		e->memo->unfit = true;
 	}
 	return 0;
 }
@@ -96,48 +175,97 @@ bool explorer_dirty(const struct mem_image *m)
 	return be32_get(h.version) >= 3 && (be64_get(h.incompatible) & QCOW2_INCOMPAT_DIRTY);
 }
 
-static bool check_ok(struct explorer *e, bool was_dirty)
+static bool check_ok(struct judge *j)
 {
-	struct judge j = {.e = e};
-	int err = memfile_open(e->loop, &e->state, 0, &j.f);
+	struct explorer *e = j->e;
+	struct qcow2_check *k = &j->check;
+	int err = memfile_open(e->loop, &e->state, 0, &j->f);
 
 	if (!err) {
-		err = fiber_run(e->loop, check_image, &j);
-		file_close(j.f);
+		err = fiber_run(e->loop, check_image, j);
+		file_close(j->f);
 	}
-	if (err || j.check.corruptions || j.check.check_errors || (was_dirty && j.check.leaks)) {
+	if (err || k->corruptions || k->check_errors || (j->dirty && k->leaks)) {
 		snprintf(e->why, sizeof(e->why),
 			"check: %" PRIu64 " corruptions, %" PRIu64 " leaks%s, error %d",
-			j.check.corruptions, j.check.leaks, was_dirty ? " after repair" : "", err);
+			k->corruptions, k->leaks, j->dirty ? " after repair" : "", err);
 		return false;
 	}
-	e->t->leaks += j.check.leaks > 0;
+	e->t->leaks += k->leaks > 0;
 	return true;
 }
 
-/* e->state after the cut: true if it keeps the contract.  The state is used up. */
-bool explorer_judge(struct explorer *e)
+static int map_and_read(void *arg)
 {
-	bool qcow2 = !strcmp(e->r->row->format, "qcow2"), was_dirty = false;
+	struct judge *j = arg;
+	struct explorer *e = j->e;
+
+	if (j->noting) {
+		e->memo->unfit |= map_all(arg) != 0;
+		/* Data, and tables that map_all() has read. */
+		memo_unwatch(&e->state);
+	}
+	return read_all(arg);
+}
+
+static bool open_and_read(struct judge *j)
+{
+	struct explorer *e = j->e;
 	struct disk_opts o = {.format = e->r->row->format,
 		.l2_cache_bytes = 64 * KiB,
 		.refcount_cache_bytes = 32 * KiB};
-	struct judge j = {.e = e};
 	struct why why = {{0}};
-	int err;
+	int err = memfile_open(e->loop, &e->state, 0, &j->f);
 
-	if (qcow2) {
-		was_dirty = explorer_dirty(&e->state);
-		e->t->dirty += was_dirty;
-	}
-	err = memfile_open(e->loop, &e->state, 0, &j.f);
 	if (!err)
-		err = disk_open_file(j.f, &o, &j.d, &why);
+		err = disk_open_file(j->f, &o, &j->d, &why);
 	if (err) {
 		snprintf(e->why, sizeof(e->why), "does not open: %.200s", why_text(&why, err));
 		return false;
 	}
-	err = fiber_run(e->loop, read_all, &j);
-	disk_abandon(j.d);
-	return !err && (!qcow2 || check_ok(e, was_dirty));
+	err = fiber_run(e->loop, map_and_read, j);
+	disk_abandon(j->d);
+	return !err;
+}
+
+static bool judge(struct judge *j)
+{
+	struct explorer *e = j->e;
+	bool ok;
+
+	j->dirty = j->qcow2 && explorer_dirty(&e->state);
+	e->t->dirty += j->dirty;
+	if (j->noting)
+		memo_watch(e->memo, &e->state);
+	ok = open_and_read(j);
+	if (j->noting)
+		memo_watch(e->memo, &e->state);
+	ok = ok && (!j->qcow2 || check_ok(j));
+	memo_unwatch(&e->state);
+	return ok;
+}
+
+bool explorer_judge(struct explorer *e)
+{
+	struct judge j = {.e = e, .qcow2 = !strcmp(e->r->row->format, "qcow2")};
+
+	return judge(&j);
+}
+
+bool explorer_judge_noting(struct explorer *e, const struct memo_leaf *known)
+{
+	struct judge j = {.e = e, .qcow2 = !strcmp(e->r->row->format, "qcow2")};
+	bool leaks;
+
+	j.noting = e->facts.usable;
+	memo_begin(e->memo);
+	if (!judge(&j))
+		return false;
+	leaks = j.check.leaks > 0;
+	if (!known && j.noting)
+		memo_keep(e->memo, &e->facts, j.dirty, leaks);
+	if (!known || memo_same(e->memo, known, j.dirty, leaks))
+		return true;
+	snprintf(e->why, sizeof(e->why), "another outcome than a state that is read alike");
+	return false;
 }

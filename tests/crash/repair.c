@@ -31,26 +31,17 @@ static bool record_repair(struct explorer *e, const struct mem_image *first, str
 	return ok;
 }
 
-/* in: an explorer of its own, whose model is replaced by one of the repair. */
-static void one_second_cut(struct explorer *in, uint64_t first_at, const struct crash_log *log,
-	const struct mem_image *first, uint64_t tick)
+/* in: an explorer of its own, whose model is one of the repair. */
+static void one_second_cut(struct explorer *in, uint64_t first_at)
 {
-	model_fini(&in->model);
-	model_init(&in->model, log, first);
-	model_advance(&in->model, tick);
-	explorer_situation(in);
-	in->digest_epoch = UINT64_MAX;
 	explorer_random(in);
 	in->t->second++;
-	if (!explorer_build_new(in))
-		return;
-	in->t->states++;
-	if (explorer_judge(in))
+	if (!explorer_is_new(in) || explorer_verdict(in))
 		return;
 	in->t->violations++;
 	printf("VIOLATION %s seed %" PRIu64 ": cut at %" PRIu64 ", then at %" PRIu64
 	       " of its repair: %s\n",
-		in->r->row->name, in->r->seed, first_at, tick, in->why);
+		in->r->row->name, in->r->seed, first_at, in->model.at, in->why);
 }
 
 static void second_cuts(struct explorer *e, const struct mem_image *first, uint64_t n)
@@ -67,19 +58,14 @@ static void second_cuts(struct explorer *e, const struct mem_image *first, uint6
 		return;
 	}
 	ticks = explorer_ticks(&log, &n_ticks);
-	explorer_init(&in, e->loop, e->r, e->o, e->t);
+	explorer_init_on(&in, e, &log, first);
 	oracle_at(&in.oracle, e->model.at);
-	in.seen = e->seen;
-	in.start_digest = mem_digest(first, e->durable_digest);
-	free(in.c.fate);
-	free(in.data);
-	in.c.fate = calloc(log.n_host + 1, 1);
-	in.data = calloc(log.n_host + 1, sizeof(*in.data));
-	if (!in.c.fate || !in.data)
-		abort();
-	in.rng = rng_next(&e->rng);
-	for (uint64_t i = 0; i < n; i++)
-		one_second_cut(&in, e->model.at, &log, first, ticks[rng_next(&in.rng) % n_ticks]);
+	for (uint64_t i = 0; i < n_ticks; i++) {
+		model_advance(&in.model, ticks[i]);
+		explorer_situation(&in);
+		for (uint64_t k = n * i / n_ticks; k < n * (i + 1) / n_ticks; k++)
+			one_second_cut(&in, e->model.at);
+	}
 	explorer_fini(&in);
 	free(ticks);
 	crash_log_fini(&log);
@@ -100,7 +86,6 @@ void explore_repair(struct loop *l, const struct run_log *r, const struct explor
 			continue;
 		explorer_at(&e, ticks[i]);
 		explorer_random(&e);
-		e.durable_digest = mem_digest(&e.model.durable, e.start_digest);
 		model_build(&e.model, &e.c, &state);
 		if (!explorer_dirty(&state))
 			continue;
