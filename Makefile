@@ -10,6 +10,7 @@
 
 CC      ?= cc
 PREFIX  ?= /usr/local
+PLUGINDIR = $(PREFIX)/lib/sluice
 B       := $(if $(SAN),build-san,build)
 Q       := $(if $(V),,@)
 
@@ -19,18 +20,22 @@ comma   := ,
 SANFLAGS := $(if $(SAN),-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
 CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64
 CFLAGS  ?= -O2 -g
-ALL_CFLAGS = -std=gnu11 $(CFLAGS) $(WARN) $(SANFLAGS) -pthread -fno-strict-aliasing
+ALL_CFLAGS = -std=gnu11 $(CFLAGS) $(WARN) $(SANFLAGS) -pthread -fno-strict-aliasing \
+             -fPIC -fvisibility=hidden -ftls-model=initial-exec
 LDLIBS  += -luring -ljansson -lz -lzstd -pthread
 
 # Debian packages: what building needs, what building the tests needs, and what else the tests use
 # (peers to compare with; a test skips what is missing).
-BUILD_PKGS := gcc libc6-dev make pkg-config liburing-dev libjansson-dev zlib1g-dev libzstd-dev
+BUILD_PKGS := gcc libc6-dev make pkg-config liburing-dev libjansson-dev zlib1g-dev libzstd-dev \
+              nbdkit-plugin-dev
 UNIT_PKGS  := check
-TEST_PKGS  := qemu-utils qemu-system-x86 gnuplot-nox python3 strace zstd
+TEST_PKGS  := qemu-utils qemu-system-x86 gnuplot-nox python3 strace zstd nbdkit libnbd-bin fio
 
 UTIL_SRC  := $(wildcard vmm/util/*.c)
 BLK_SRC   := $(wildcard blockdev/*.c blockdev/file/*.c blockdev/qcow2/*.c blockdev/crash/*.c)
 IMG_SRC   := $(wildcard blockdev/img/*.c)
+NBD_SRC   := blockdev/nbd/nbd.c
+PLUG_SRC  := blockdev/nbd/plugin.c blockdev/nbd/server.c
 DEV_SRC   := $(wildcard devices/*.c)
 VMM_SRC   := $(wildcard vmm/*.c vmm/*.S)
 obj        = $(addprefix $(B)/,$(addsuffix .o,$(basename $(1))))
@@ -38,6 +43,8 @@ obj        = $(addprefix $(B)/,$(addsuffix .o,$(basename $(1))))
 UTIL_OBJ  := $(call obj,$(UTIL_SRC))
 LIB_OBJ   := $(UTIL_OBJ) $(call obj,$(BLK_SRC))
 IMG_OBJ   := $(call obj,$(IMG_SRC))
+NBD_OBJ   := $(call obj,$(NBD_SRC))
+PLUG_OBJ  := $(call obj,$(PLUG_SRC))
 DEV_OBJ   := $(call obj,$(DEV_SRC))
 VMM_OBJ   := $(call obj,$(VMM_SRC))
 # What a unit test may link besides the block library: devices, vmm services, image commands; not main().
@@ -56,7 +63,15 @@ BENCH_BIN := $(patsubst tests/bench/%.c,$(B)/tests/bench/%,$(wildcard tests/benc
         check check-lint check-unit check-san check-crash check-faults check-kill check-cli check-vm check-fuzz lint
 .DELETE_ON_ERROR:
 .SECONDARY:
-all: $(B)/sluice
+
+# What sluice nbd gives to nbdkit; without nbdkit's header all else is built.
+PLUGIN    := $(B)/nbdkit-sluice-plugin.so
+HAVE_NBD  := $(shell pkg-config --exists nbdkit 2>/dev/null && echo yes)
+ifneq ($(HAVE_NBD),yes)
+PLUGIN    :=
+$(info no nbdkit-plugin-dev: sluice nbd will have no plugin)
+endif
+all: $(B)/sluice $(if $(SAN),,$(PLUGIN))
 
 # The test guest that is built into the program: guest/guest.mk makes $(B)/guest/guest.elf.
 include guest/guest.mk
@@ -72,11 +87,17 @@ $(B)/libblockdev.a: $(LIB_OBJ)
 $(B)/parts.a: $(PART_OBJ)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
-$(B)/sluice: $(VMM_OBJ) $(DEV_OBJ) $(IMG_OBJ) $(B)/libblockdev.a
+# Hidden symbols let one set of objects serve programs and the plugin at the same speed.
+$(B)/nbdkit-sluice-plugin.so: $(PLUG_OBJ) $(B)/libblockdev.a
+	$(Q)echo "  LD    $@"
+	$(Q)$(CC) $(ALL_CFLAGS) -shared $(LDFLAGS) -o $@ $^ -Wl,--as-needed $(LDLIBS)
+
+$(B)/sluice: $(VMM_OBJ) $(DEV_OBJ) $(IMG_OBJ) $(NBD_OBJ) $(B)/libblockdev.a
 	$(Q)echo "  LD    $@"
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-$(B)/%.o: %.c
+# Flags are kept here: with other ones, everything is compiled anew.
+$(B)/%.o: %.c Makefile
 	$(Q)mkdir -p $(@D)
 	$(Q)echo "  CC    $<"
 	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
@@ -171,8 +192,10 @@ check-fuzz:
 install: all
 	install -D -m 755 $(B)/sluice $(DESTDIR)$(PREFIX)/bin/sluice
 	install -D -m 644 man/sluice.1 $(DESTDIR)$(PREFIX)/share/man/man1/sluice.1
+	$(if $(PLUGIN),install -D -m 644 $(PLUGIN) $(DESTDIR)$(PLUGINDIR)/$(notdir $(PLUGIN)))
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/sluice $(DESTDIR)$(PREFIX)/share/man/man1/sluice.1
+	rm -f $(DESTDIR)$(PREFIX)/bin/sluice $(DESTDIR)$(PREFIX)/share/man/man1/sluice.1 \
+		$(DESTDIR)$(PLUGINDIR)/nbdkit-sluice-plugin.so
 
 clean:
 	rm -rf build build-san
