@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "blockdev/img/img.h"
+#include "blockdev/nbd/nbd.h"
 #include "vmm/bench.h"
 #include "vmm/run.h"
 #include "vmm/util/base.h"
@@ -19,6 +20,7 @@ static const struct command {
 } commands[] = {
 	{"run", run_main, "boot a guest"},
 	{"img", img_main, "create, convert, check and change disk images, as qemu-img does"},
+	{"nbd", nbd_main, "serve a disk image over NBD, as qemu-nbd does"},
 	{"bench", bench_main, "measure what a cache mode costs"},
 };
 
