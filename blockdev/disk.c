@@ -65,7 +65,7 @@ static int format_probe(
 			*out = formats[i];
 		}
 	}
-	if (*out == &raw_format && !o->readonly && !o->probe_quietly)
+	if (*out == &raw_format && !o->readonly && !o->quiet)
 		log_warn("%s: no format given, taken for raw; say format=raw to be sure", path);
 	return 0;
 }
@@ -116,6 +116,7 @@ static int disk_new(struct file *f, const struct disk_opts *o, struct disk **out
 	d->mode = o->cache;
 	d->readonly = o->readonly;
 	d->wce = mode_wce(o->cache);
+	d->told = o->quiet;
 	block_init(d);
 	return d->path ? 0 : -ENOMEM;
 }

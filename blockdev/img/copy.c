@@ -4,9 +4,10 @@
  *
  * Some workers, each a fiber with a buffer, take pieces of the source in order.  A piece is a
  * stretch of zeros, of any length, or data up to a buffer's size.  A worker reads its piece, looks
- * for zeros in it, waits until the pieces before it were submitted to the target and submits its
- * own: so space in the target is taken in order, while many writes are in flight.
- * A buffer is small enough to stay in the processor's cache between read and write.
+ * for zeros in it, waits for its turn and writes it.  Where the target has clusters the
+ * turn goes on when the write is done, so that a new image has its data in order; reads
+ * go on meanwhile.  A raw target has its order anyway, and compressed clusters are worth more
+ * in parallel than in order: there all writes are in flight at once.
  *
  * Progress moves where a chunk of qemu-img's size ends, as scripts compare what is printed.
  */
@@ -51,6 +52,7 @@ struct worker {
 struct state {
 	struct copy *c;
 	uint64_t buf_bytes, unit; /* unit: zeros are looked for in so large pieces */
+	bool in_turn;		  /* one piece is written after the other */
 	struct fiber_lock cursor;
 	uint64_t next_off, next_seq;   /* of the next piece */
 	uint64_t known_until;          /* kind holds up to here */
@@ -364,7 +366,7 @@ static void submit_piece(struct worker *w, const struct piece *p)
 
 static void wait_turn(struct state *s, uint64_t seq)
 {
-	while (!s->c->any_order && s->turn != seq && !s->err)
+	while (s->in_turn && s->turn != seq && !s->err)
 		fiber_queue_wait(&s->turn_q);
 }
 
@@ -399,12 +401,12 @@ static void work(struct fiber_start *start)
 		if (s->err)
 			break;
 		submit_piece(w, &p);
-		pass_turn(s);
 		wait_parts(w, 1);
 		if (w->err)
 			fail(s, w->err, "writing", w->err_off);
 		else
 			finish_piece(s, &p);
+		pass_turn(s);
 	}
 	s->alive--;
 	fiber_queue_wake_all(&s->turn_q); /* after an error nobody passes the turn */
@@ -443,6 +445,7 @@ int copy_run(struct copy *c)
 	struct worker *w = calloc(c->workers, sizeof(*w));
 	int err = w ? 0 : -ENOMEM;
 
+	s.in_turn = cluster && !c->compress && !c->any_order;
 	if (c->compress)
 		s.buf_bytes = cluster;
 	else if (cluster > BUF_BYTES) /* zeros are looked for in whole clusters */

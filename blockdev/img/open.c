@@ -39,7 +39,7 @@ int img_disk_open(struct loop *l, const struct img_source *s, struct disk **out)
 		.format = s->format,
 		.cache = s->cache,
 		.readonly = !s->writable,
-		.probe_quietly = true,
+		.quiet = true,
 		.nolock = s->unlocked,
 		.nobacking = s->nobacking,
 		.nosync = s->cache == CACHE_UNSAFE,
