@@ -109,7 +109,7 @@ R4: autoclear bits go before the first write|blockdev/qcow2/open.c|u:test_qcow2_
 
 R9: a failed fdatasync is final|blockdev/sync.c|u:test_block|
 	's/s->err = err;/;/'
-R9: the error stays for what was durable before|blockdev/sync.c|u:test_block|
+R9: the error stays for what was durable before|blockdev/sync.c|f:29:512 64-bit counts|
 	's/\treturn s->err;\n\}/\treturn 0;\n}/'
 R9: writes after it fail|blockdev/block.c|u:test_block|
 	's/r->op == BLK_WRITE && d->fmt->sync\.err/0/'
@@ -121,7 +121,7 @@ R9: the cache bit stays on|blockdev/block.c|u:test_block|
 	's/wce_settle\(d, c, err\)/wce_settle(d, c, 0)/'
 R9: a header that may name either refcount table|blockdev/qcow2/refcount.c|f:3:512 table sectors|
 	's/q->fmt\.sync\.err = err;/;/'
-R9: a header that may name either L1 table|blockdev/qcow2/resize.c|f:5:512 resize|
+R9: a header that may name either L1 table|blockdev/qcow2/resize.c|u:test_block|
 	's/q->fmt\.sync\.err = err;/;/'
 R9: a table that was not written stays dirty|blockdev/qcow2/commit.c|f:5:512|
 	's/err \? p->bits : 0/0/'
@@ -167,11 +167,11 @@ contract: a clean close writes and syncs|blockdev/qcow2/open.c|64k reopen|
 
 number: a write in place, no fiber|blockdev/block.c|raw|
 	's/if \(r->op == BLK_WRITE && !err\)\n\t\tsync_note/if (0)\n\t\tsync_note/'
-number: a write in place, in a fiber|blockdev/qcow2/write.c|64k|
+number: a write in place, in a fiber|blockdev/qcow2/write.c|64k depth 1|
 	's/(host_off, 0, len, 0\);\n\n\tif \()!err/${1}0/'
-number: a write of whole clusters|blockdev/qcow2/write.c|64k reuse|
+number: a write of whole clusters|blockdev/qcow2/write.c|512 tables|
 	's/(head, len, tail\);\n\n\tif \()!err/${1}0/'
-number: tables|blockdev/qcow2/commit.c|64k|
+number: tables|blockdev/qcow2/commit.c|64k depth 1|
 	's/\tsync_note\(&q->fmt\.sync\);\n\treturn first;/\treturn first;/'
 number: metadata written by itself|blockdev/qcow2/commit.c|512 growth|
 	's/if \(!err\)\n\t\tsync_note\(&q->fmt\.sync\);\n\treturn err;\n\}\n\nint qcow2_header_put/return err;\n}\n\nint qcow2_header_put/'
@@ -217,7 +217,7 @@ crash() {
 		said = 1
 		exit
 	}
-	/^crash: / && !why { why = substr($0, 8) }
+	/^(crash|VIOLATION)/ && !why { why = $0; sub(/^[^ ]* /, "", why) }
 	END { if (!said) print (why ? why : "exit status " code) "|" states + 0 }' out
 }
 

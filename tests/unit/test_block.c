@@ -14,13 +14,18 @@
 struct breaker {
 	struct file f;
 	int sync_err, write_err;
+	uint64_t write_below; /* only writes that begin before it fail; 0: all */
 	struct list failing;
 	struct loop_work work;
 };
 
 static int breaks(const struct breaker *b, const struct file_req *r)
 {
-	return r->op == FILE_FDATASYNC ? b->sync_err : r->op == FILE_WRITE ? b->write_err : 0;
+	if (r->op == FILE_FDATASYNC)
+		return b->sync_err;
+	if (r->op != FILE_WRITE || (b->write_below && r->off >= b->write_below))
+		return 0;
+	return b->write_err;
 }
 
 /* Later in the turn: done() never runs inside submit. */
@@ -420,6 +425,24 @@ START_TEST(a_failed_fdatasync_is_final)
 }
 END_TEST
 
+/* Nobody knows which L1 table a header names that failed to be written. */
+START_TEST(a_header_in_doubt_is_final)
+{
+	struct bed b;
+
+	bed_new(&b, "qcow2", CACHE_WRITEBACK);
+	warm_up(&b);
+	b.b.write_err = -EIO;
+	b.b.write_below = 512;
+	ck_assert_int_eq(grow(&b, 64 * GiB), -EIO);
+	b.b.write_err = 0;
+	ck_assert_int_eq(call(&b, BLK_WRITE, 0, 4096, 0), -EIO);
+	ck_assert_int_eq(call(&b, BLK_FLUSH, 0, 0, 0), -EIO);
+	ck_assert_int_eq(disk_close(b.d, NULL), -EIO);
+	bed_free(&b);
+}
+END_TEST
+
 /* A process that was killed may have acknowledged what is not durable: nobody else knows of it. */
 START_TEST(the_first_flush_is_carried_out)
 {
@@ -595,6 +618,7 @@ int main(void)
 	tcase_add_loop_test(t, a_failed_fdatasync_is_final, 0, n);
 	tcase_add_loop_test(t, a_failed_fdatasync_of_our_own_is_final, 0, n);
 	tcase_add_loop_test(t, the_first_flush_is_carried_out, 0, n);
+	tcase_add_test(t, a_header_in_doubt_is_final);
 	tcase_add_loop_test(t, a_failed_write_reaches_the_guest_and_harms_nothing_else, 0, n);
 	tcase_add_loop_test(
 		t, allocating_writes_in_writethrough_cost_one_fdatasync_and_a_sector, 0, 2);

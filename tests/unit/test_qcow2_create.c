@@ -80,9 +80,38 @@ START_TEST(the_header_comes_last)
 	ck_assert_int_eq(fiber_run(loop, create_fiber, &a), 0);
 	ck_assert_int_eq(a.m.log[a.m.n_log - 1].op, FILE_FDATASYNC);
 	for (unsigned n = 0; n <= a.m.n_log; n++)
-		for (unsigned seed = 0; seed < 4; seed++) {
+		for (unsigned seed = 0; seed < 24; seed++) {
 			cutfile_cut(&cut, &base, &a.m, n, seed);
 			if (cut.size >= 512 && mem_be32(&cut, 0) == QCOW2_MAGIC) {
+				ck_assert_int_eq(check_run(&cut, 0, &res, NULL), 0);
+				ck_assert_uint_eq(res.corruptions + res.leaks, 0);
+			}
+			cutfile_free(&cut);
+		}
+	cutfile_free(&a.m);
+	cutfile_free(&base);
+}
+END_TEST
+
+/* On a device an older image's header must not be found over the new one's tables. */
+START_TEST(an_older_image_on_a_device_goes_first)
+{
+	struct args a = {.o = {.size = 8 * MiB, .cluster_size = 512}};
+	struct cutfile base, cut;
+	struct qcow2_check res;
+
+	cutfile_init(&a.m, loop);
+	ck_assert_int_eq(fiber_run(loop, create_fiber, &a), 0);
+	mem_resize(&a.m, 8 * MiB);
+	cutfile_copy(&base, &a.m);
+	a.m.file.is_block = true;
+	a.o.size = 1 * MiB;
+	cutfile_log(&a.m);
+	ck_assert_int_eq(fiber_run(loop, create_fiber, &a), 0);
+	for (unsigned n = 0; n <= a.m.n_log; n++)
+		for (unsigned seed = 0; seed < 24; seed++) {
+			cutfile_cut(&cut, &base, &a.m, n, seed);
+			if (mem_be32(&cut, 0) == QCOW2_MAGIC) {
 				ck_assert_int_eq(check_run(&cut, 0, &res, NULL), 0);
 				ck_assert_uint_eq(res.corruptions + res.leaks, 0);
 			}
@@ -152,6 +181,7 @@ int main(void)
 	tcase_set_timeout(t, 60);
 	tcase_add_loop_test(t, every_geometry_is_consistent, 0, (int)ARRAY_SIZE(widths));
 	tcase_add_test(t, the_header_comes_last);
+	tcase_add_test(t, an_older_image_on_a_device_goes_first);
 	tcase_add_test(t, every_failing_write_is_passed_on);
 	tcase_add_loop_test(t, what_cannot_be_is_refused_before_the_file_is_touched, 0, 12);
 	suite_add_tcase(s, t);
