@@ -150,18 +150,19 @@ static void print_json(const char *filename, const struct qcow2_check *r)
 
 	img_json_start();
 	o = json_object();
-	json_object_set_new(o, "image-end-offset", json_integer((json_int_t)r->image_end_offset));
-	json_object_set_new(o, "total-clusters", json_integer((json_int_t)r->total_clusters));
-	json_object_set_new(o, "check-errors", json_integer((json_int_t)r->check_errors));
+	/* In qemu-img's order, which scripts that compare text have come to rely on. */
+	add_nonzero(o, "image-end-offset", r->image_end_offset);
+	add_nonzero(o, "compressed-clusters", r->compressed_clusters);
+	add_nonzero(o, "total-clusters", r->total_clusters);
 	add_nonzero(o, "corruptions", r->corruptions);
-	add_nonzero(o, "leaks", r->leaks);
 	add_nonzero(o, "corruptions-fixed", r->corruptions_fixed);
+	json_object_set_new(o, "check-errors", json_integer((json_int_t)r->check_errors));
+	add_nonzero(o, "leaks", r->leaks);
 	add_nonzero(o, "leaks-fixed", r->leaks_fixed);
 	add_nonzero(o, "allocated-clusters", r->allocated_clusters);
-	add_nonzero(o, "fragmented-clusters", r->fragmented_clusters);
-	add_nonzero(o, "compressed-clusters", r->compressed_clusters);
 	json_object_set_new(o, "filename", json_string(filename));
 	json_object_set_new(o, "format", json_string("qcow2"));
+	add_nonzero(o, "fragmented-clusters", r->fragmented_clusters);
 	json_dumpf(o, stdout, JSON_INDENT(4));
 	printf("\n");
 	json_decref(o);
@@ -183,7 +184,6 @@ static int check_image(struct img_file *im, const struct options *o)
 			       "    %" PRIu64 " leaked clusters\n    %" PRIu64 " corruptions\n\n"
 			       "Double checking the fixed image now...\n",
 				leaks, corruptions);
-		fflush(stdout);
 		if (check_once(im, &j, 0))
 			return STATUS_FAILED;
 		j.res.leaks_fixed = leaks;

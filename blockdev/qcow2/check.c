@@ -7,12 +7,13 @@
  *   -- only with fix, and only if there is something to fix --
  *   3  set the dirty bit; flush
  *   4  drop entries that no opener can use                        (check_walk)
- *   5  make the counts right: raise, flush, lower                 (repair)
+ *   5  make the counts right, in place or from nothing            (repair)
  *   -- always --
  *   6  check the copied flags against the counts, mending them    (check_walk)
- *   7  flush; clear the dirty and the corrupt bit; flush
+ *   7  write the snapshot table anew if it was broken             (check_snap)
+ *   8  flush; clear the dirty and the corrupt bit; flush
  *
- * From 3 to 7 the image is marked dirty (version 3), so after a cut anywhere the next
+ * From 3 to 8 the image is marked dirty (version 3), so after a cut anywhere the next
  * opener starts again at 1, and each step leaves an image on which 1 finds what is still to
  * do.  4 comes before 5, so when repair takes fresh clusters at the end of the
  * file, no entry names one of them.  Leaks alone are mended in place without the dirty bit:
@@ -38,6 +39,19 @@ void chk_say(struct chk *c, const char *fmt, ...)
 	vsnprintf(line, sizeof(line), fmt, ap);
 	va_end(ap);
 	c->res->report(c->res->report_arg, line);
+}
+
+void chk_error(struct chk *c, const char *fmt, ...)
+{
+	char line[512];
+	va_list ap;
+
+	if (!c->res->report)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(line, sizeof(line), fmt, ap);
+	va_end(ap);
+	log_error("%s", line);
 }
 
 const char *chk_damage(struct chk *c, bool repaired)
@@ -168,29 +182,35 @@ static int reftable_read(struct chk *c)
 	return 0;
 }
 
+/* What the length of the file says; again after repair has made it longer. */
+static int measure(struct chk *c)
+{
+	c->file_bytes = file_size(c->file);
+	c->clusters = div_round_up(c->file_bytes, c->h.cluster_size);
+	if (c->clusters > CHECK_CLUSTERS_MAX)
+		return why_set(c->why, -EFBIG, "The image file is too large to be checked");
+	refs_free(c->refs);
+	c->refs = NULL;
+	return refs_new(c->clusters + 1, c->h.refcount_order, &c->refs);
+}
+
 static int setup(struct chk *c)
 {
-	int err = qcow2_header_read(c->file, &c->h, c->why);
+	int err = qcow2_header_read_to_check(c->file, &c->h, c->why);
 
 	if (err)
 		return err;
 	if (c->h.unknown_features[0])
 		return why_set(c->why, -ENOTSUP, "Unsupported qcow2 feature(s): %s",
 			c->h.unknown_features);
-	if (c->h.incompatible & QCOW2_INCOMPAT_EXTL2)
-		return why_set(c->why, -ENOTSUP, "Unsupported qcow2 feature: extended L2 entries");
-	if (c->h.incompatible & QCOW2_INCOMPAT_DATA_FILE)
-		return why_set(c->why, -ENOTSUP, "Unsupported qcow2 feature: external data file");
+	c->ext = (c->h.incompatible & QCOW2_INCOMPAT_EXTL2) != 0;
+	c->data_file = (c->h.incompatible & QCOW2_INCOMPAT_DATA_FILE) != 0;
 	c->was_dirty = (c->h.incompatible & QCOW2_INCOMPAT_DIRTY) != 0;
-	c->file_bytes = file_size(c->file);
-	c->clusters = div_round_up(c->file_bytes, c->h.cluster_size);
-	if (c->clusters > CHECK_CLUSTERS_MAX)
-		return why_set(c->why, -EFBIG, "The image file is too large to be checked");
 	c->res->total_clusters = div_round_up(c->h.size, c->h.cluster_size);
 	c->cluster_buf = file_buf(c->h.cluster_size);
 	if (!c->cluster_buf)
 		return -ENOMEM;
-	err = refs_new(c->clusters + 1, c->h.refcount_order, &c->refs);
+	err = measure(c);
 	return err ? err : reftable_read(c);
 }
 
@@ -203,10 +223,34 @@ static int count_all(struct chk *c)
 	if (!err)
 		err = walk_l1(c, c->h.l1_offset, c->h.l1_size, true, false);
 	if (!err)
-		err = meta_snapshots(c, META_COUNT);
+		err = snaps_count(c);
 	if (!err)
 		err = meta_extensions(c);
 	return err ? err : meta_refcounts(c);
+}
+
+int chk_recount(struct chk *c)
+{
+	struct qcow2_check *res = c->res;
+	int err;
+
+	free(c->reftable);
+	free(c->bad_block);
+	c->reftable = NULL;
+	c->bad_block = NULL;
+	err = measure(c);
+	if (!err)
+		err = reftable_read(c);
+	if (err)
+		return err;
+	res->corruptions = res->leaks = 0;
+	res->allocated_clusters = res->compressed_clusters = res->fragmented_clusters = 0;
+	c->l2_walks = 0;
+	c->rebuild = false;
+	c->fix = 0;
+	err = count_all(c);
+	c->fix = c->asked;
+	return err;
 }
 
 /* qcow2 spec: who does not know an autoclear bit clears it before the first write. */
@@ -233,56 +277,75 @@ static int mark_dirty(struct chk *c)
 	return err ? err : file_fdatasync(c->file);
 }
 
-/* Durable before a count goes down: repair_refcounts() raises counts first, and flushes. */
+/* Durable before a count goes down: repair raises counts first, or writes new ones, and flushes. */
 static int apply_drops(struct chk *c)
 {
 	int err;
 
 	c->l2_walks = 0;
 	err = walk_l1(c, c->h.l1_offset, c->h.l1_size, true, true);
-	return err ? err : meta_snapshots(c, META_APPLY);
+	return err ? err : snaps_apply(c);
+}
+
+/* From nothing.  What was found before and is not found afterwards has been mended. */
+static int rebuild_counts(struct chk *c)
+{
+	struct qcow2_check *res = c->res, old = *res;
+	int err;
+
+	err = repair_rebuild(c);
+	if (err)
+		return err;
+	res->refcounts_rebuilt = true;
+	if (old.corruptions > res->corruptions)
+		res->corruptions_fixed += old.corruptions - res->corruptions;
+	if (old.leaks > res->leaks)
+		res->leaks_fixed += old.leaks - res->leaks;
+	return 0;
 }
 
 /* Steps 3 to 5.  found: what the comparison has just added to the counters. */
 static int fix_counts(struct chk *c, uint64_t leaks, uint64_t corruptions)
 {
 	struct qcow2_check *res = c->res;
-	bool place = repair_must_place(c);
-	int err;
+	bool errors = (c->fix & QCOW2_FIX_ERRORS) != 0, rebuild = c->rebuild, outside = false;
+	int err = 0;
 
-	if (!leaks && !corruptions && !c->drops && !place && !c->counted_past_end)
+	for (uint64_t i = 0; i < c->reftable_used; i++)
+		outside |= errors && c->bad_block[i] == BLOCK_OUTSIDE;
+	if (!leaks && !corruptions && !c->drops && !rebuild && !outside && !c->counted_past_end)
 		return 0;
 	if (c->l1_lost) /* everything would look leaked, and be given away */
 		return why_set(c->why, -EIO,
 			"The L1 table lies outside the image file; nothing was "
 			"repaired");
-	if (!(c->fix & QCOW2_FIX_ERRORS) && (place || c->zero_count_used)) {
+	if (rebuild && !errors) {
 		chk_say(c, "ERROR need to rebuild refcount structures");
 		return -EIO;
 	}
-	res->leaks -= leaks;
-	res->corruptions -= corruptions;
-	if (place) {
+	if (rebuild) {
 		chk_say(c, "Rebuilding refcount structure");
-		res->refcounts_rebuilt = true;
-		res->leaks_fixed += leaks;
-		res->corruptions_fixed += corruptions;
 	} else {
+		res->leaks -= leaks;
+		res->corruptions -= corruptions;
 		err = compare_refcounts(c, c->fix);
-		if (err)
-			return err;
 	}
-	if (c->fix & QCOW2_FIX_ERRORS) {
+	if (!err && errors)
 		err = mark_dirty(c);
-		if (err)
-			return err;
-		if (c->drops) {
-			err = apply_drops(c);
-			if (err)
-				return err;
-		}
-	}
-	return repair_refcounts(c);
+	if (!err && errors && c->drops)
+		err = apply_drops(c);
+	if (err)
+		return err;
+	return rebuild ? rebuild_counts(c) : repair_in_place(c);
+}
+
+static int fix_snapshots(struct chk *c)
+{
+	int err = 0;
+
+	if (c->snaps.corruptions && (c->fix & QCOW2_FIX_ERRORS))
+		err = mark_dirty(c);
+	return err ? err : snaps_fix(c);
 }
 
 static int finish(struct chk *c)
@@ -320,6 +383,8 @@ static int run(struct chk *c)
 	if (!err && c->fix)
 		err = file_fdatasync(c->file);
 	if (!err)
+		err = snaps_read(c);
+	if (!err)
 		err = count_all(c);
 	if (err)
 		return err;
@@ -339,6 +404,8 @@ static int run(struct chk *c)
 	mend_flags = (c->fix & QCOW2_FIX_ERRORS) ||
 		     (c->fix && !res->corruptions && !res->leaks && !res->check_errors);
 	err = walk_copied(c, mend_flags);
+	if (!err)
+		err = fix_snapshots(c);
 	return err ? err : finish(c);
 }
 
@@ -354,11 +421,12 @@ int qcow2_check(struct file *f, unsigned fix, struct qcow2_check *res, struct wh
 	if (!c)
 		return -ENOMEM;
 	c->file = f;
-	c->fix = fix;
+	c->fix = c->asked = fix;
 	c->res = res;
 	c->why = why;
 	err = run(c);
 	refs_free(c->refs);
+	free(c->snaps.s);
 	free(c->reftable);
 	free(c->bad_block);
 	free(c->cluster_buf);

@@ -3,6 +3,7 @@
  * check_compare.c - the counts on disk against the references that were found.
  */
 #include <inttypes.h>
+#include <string.h>
 #include "blockdev/qcow2/check.h"
 
 /* Reads refcount block b; absent ones and those that lie nowhere count nothing. */
@@ -12,6 +13,18 @@ int block_read(struct chk *c, uint64_t b, void *buf, bool *present)
 
 	*present = off && off % c->h.cluster_size == 0 && off < c->file_bytes;
 	return *present ? file_pread(c->file, buf, c->h.cluster_size, off) : 0;
+}
+
+static bool unreadable(const struct chk *c, uint64_t b)
+{
+	uint64_t off = b < c->reftable_used ? c->reftable[b] & ~QCOW2_REFTABLE_RESERVED : 0;
+
+	return !c->fix && (off % c->h.cluster_size || off > (uint64_t)INT64_MAX);
+}
+
+bool compare_unreadable(const struct chk *c, uint64_t cluster)
+{
+	return unreadable(c, cluster / qcow2_refblock_entries(&c->h));
 }
 
 #define LINE 64u /* bytes that are passed over at once; a cluster has whole ones */
@@ -51,10 +64,10 @@ static void one_count(struct chk *c, uint64_t cluster, uint64_t disk, uint64_t r
 
 	if (disk > refs && (fix & QCOW2_FIX_LEAKS))
 		fixed = &c->res->leaks_fixed;
+	else if (!disk) /* it may have been handed out twice: who knows what else is wrong */
+		c->rebuild = true;
 	else if (disk < refs && (fix & QCOW2_FIX_ERRORS))
 		fixed = &c->res->corruptions_fixed;
-	if (!disk && refs)
-		c->zero_count_used = true;
 	chk_say(c, "%s cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
 		fixed         ? "Repairing"
 		: disk < refs ? "ERROR"
@@ -107,6 +120,25 @@ static bool any_count(struct chk *c, const struct span *s, uint64_t from)
 	return false;
 }
 
+/* What qemu-img says to each count that it cannot get, once and once for each. */
+static void say_unreadable(struct chk *c, uint64_t b, uint64_t first, uint64_t end)
+{
+	uint64_t off = c->reftable[b] & ~QCOW2_REFTABLE_RESERVED;
+
+	if (off % c->h.cluster_size && !c->said_unaligned) {
+		c->said_unaligned = true;
+		chk_say(c,
+			"qcow2: Image is corrupt: Refblock offset %#" PRIx64
+			" unaligned (reftable index: %#" PRIx64
+			"); further non-fatal corruption events will be suppressed",
+			off, b);
+	}
+	for (uint64_t i = first; i < end; i++) {
+		c->res->check_errors++;
+		chk_say(c, "Can't get refcount for cluster %" PRIu64 ": %s", i, strerror(EIO));
+	}
+}
+
 /*
  * Reports every difference; with fix, those are counted as repaired that repair will
  * write afterwards.  Clusters past the end of the file do no harm by being counted (nobody
@@ -122,6 +154,10 @@ int compare_refcounts(struct chk *c, unsigned fix)
 		uint64_t end = min_u64(s.end, c->clusters);
 		const void *block;
 
+		if (unreadable(c, b)) {
+			say_unreadable(c, b, s.first, end);
+			continue;
+		}
 		err = block_read(c, b, c->cluster_buf, &s.present);
 		if (err)
 			return err;

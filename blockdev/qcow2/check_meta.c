@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * check_meta.c - whatever refers to clusters besides L1 and L2: snapshots, bitmaps, the
- * encryption header, and the refcount structures themselves.
+ * check_meta.c - whatever refers to clusters besides L1, L2 and snapshots: bitmaps, the encryption
+ * header, and the refcount structures themselves.
  *
  * The driver opens only some of these images, check counts them all: calling a
  * bitmap's clusters leaked would be an invitation to destroy it.
@@ -11,93 +11,10 @@
 #include <string.h>
 #include "blockdev/qcow2/check.h"
 
-#define NAME_SHOWN           128 /* bytes of a snapshot's name in a message */
 #define BITMAPS_MAX          65535u
 #define BITMAP_DIR_BYTES_MAX (128u * MiB)
 
-#define SNAPSHOT_EXTRA_V3 16 /* version 3 must have the first two fields of the extra data */
-
 #define BITMAP_ENTRY_RESERVED 0xff000000000001feULL
-
-/* At most NAME_SHOWN bytes of a string, fit for a terminal. */
-static int read_name(struct chk *c, uint64_t off, uint32_t bytes, char *out)
-{
-	uint32_t n = bytes < NAME_SHOWN ? bytes : NAME_SHOWN;
-	int err = file_pread(c->file, out, n, off);
-
-	out[n] = 0;
-	for (uint32_t i = 0; i < n && !err; i++)
-		if (out[i] < ' ' || out[i] > '~')
-			out[i] = '?';
-	return err;
-}
-
-static int one_snapshot(struct chk *c, const struct qcow2_disk_snapshot *s, uint64_t strings_off,
-	enum meta_pass pass)
-{
-	uint64_t l1_off = be64_get(s->l1_offset);
-	uint32_t l1_size = be32_get(s->l1_size);
-	bool unaligned = l1_off % c->h.cluster_size, big = l1_size > QCOW2_L1_BYTES_MAX / 8;
-	char id[NAME_SHOWN + 1], name[NAME_SHOWN + 1];
-	int err;
-
-	if (!unaligned && !big) {
-		if (pass == META_MARK)
-			return chk_mark_tables(c, l1_off, l1_size * 8ULL);
-		return walk_l1(c, l1_off, l1_size, false, pass == META_APPLY);
-	}
-	if (pass != META_COUNT)
-		return 0;
-	err = read_name(c, strings_off, be16_get(s->id_bytes), id);
-	if (!err)
-		err = read_name(
-			c, strings_off + be16_get(s->id_bytes), be16_get(s->name_bytes), name);
-	if (err)
-		return err;
-	if (unaligned)
-		chk_say(c,
-			"%s snapshot %s (%s) l1_offset=%#" PRIx64
-			": L1 table is not cluster aligned; "
-			"snapshot table entry corrupted",
-			chk_damage(c, false), id, name, l1_off);
-	else
-		chk_say(c,
-			"%s snapshot %s (%s) l1_size=%#" PRIx32 ": L1 table is too large; snapshot "
-			"table entry corrupted",
-			chk_damage(c, false), id, name, l1_size);
-	return 0;
-}
-
-int meta_snapshots(struct chk *c, enum meta_pass pass)
-{
-	uint64_t start = c->h.snapshots_offset, at = start;
-	struct qcow2_disk_snapshot s;
-	int err;
-
-	if (!c->h.nb_snapshots)
-		return 0;
-	for (uint32_t i = 0; i < c->h.nb_snapshots; i++) {
-		uint64_t strings, extra;
-
-		err = file_pread(c->file, &s, sizeof(s), at);
-		if (err)
-			return err;
-		extra = be32_get(s.extra_bytes);
-		if (pass == META_MARK && c->h.version >= 3 && extra < SNAPSHOT_EXTRA_V3)
-			chk_say(c, "%s snapshot table entry %" PRIu32 " is incomplete",
-				chk_damage(c, false), i);
-		strings = at + sizeof(s) + extra;
-		at = round_up(strings + be16_get(s.id_bytes) + be16_get(s.name_bytes), 8);
-		if (at - start > QCOW2_SNAPSHOTS_BYTES_MAX)
-			return why_set(c->why, -EFBIG, "Snapshot table is too big");
-		err = one_snapshot(c, &s, strings, pass);
-		if (err)
-			return err;
-	}
-	if (pass == META_MARK)
-		return chk_mark_tables(c, start, at - start);
-	return pass == META_COUNT ? chk_count(c, start, at - start, NULL) : 0;
-}
 
 static int count_bitmap(struct chk *c, uint64_t table_off, uint32_t entries)
 {
@@ -198,58 +115,81 @@ int meta_mark(struct chk *c)
 				c, c->reftable[i] & ~QCOW2_REFTABLE_RESERVED, c->h.cluster_size);
 	if (!err && c->h.nb_bitmaps)
 		err = chk_mark_tables(c, c->h.bitmaps_offset, c->h.bitmaps_bytes);
-	return err ? err : meta_snapshots(c, META_MARK);
+	return err ? err : snaps_mark(c);
 }
 
-static void overflow_mended(struct chk *c)
+static void say_block(struct chk *c, const char *word, uint64_t i, const char *what)
 {
-	c->res->corruptions--;
-	c->res->corruptions_fixed++;
+	chk_say(c, "%s refcount block %" PRIu64 " is %s", word, i, what);
+}
+
+static int broken(struct chk *c, uint64_t i)
+{
+	c->bad_block[i] = BLOCK_BROKEN;
+	c->rebuild = true;
+	return 0;
+}
+
+/*
+ * A block past the end counts nothing.  qemu-img makes the file longer, so that there is one of
+ * zeros; here it is counted as if, and repair takes it out of the table.
+ */
+static int outside_block(struct chk *c, uint64_t i, uint64_t off)
+{
+	uint64_t cluster = off >> c->h.cluster_bits;
+	int err;
+
+	c->bad_block[i] = BLOCK_OUTSIDE;
+	if (!(c->fix & QCOW2_FIX_ERRORS)) {
+		say_block(c, chk_damage(c, false), i, "outside image");
+		return 0;
+	}
+	if (off > (uint64_t)INT64_MAX - c->h.cluster_size || cluster >= CHECK_CLUSTERS_MAX) {
+		bool never = off > (uint64_t)INT64_MAX - c->h.cluster_size;
+
+		say_block(c, "Repairing", i, "outside image");
+		if (!never)
+			chk_error(c, "Could not resize file: %s", strerror(EFBIG));
+		chk_say(c, "%s could not resize image: %s", chk_damage(c, false),
+			strerror(never ? EINVAL : EFBIG));
+		return broken(c, i);
+	}
+	say_block(c, chk_damage(c, true), i, "outside image");
+	c->reach = off + c->h.cluster_size;
+	err = refs_add(c->refs, cluster);
+	c->clusters = max_u64(c->clusters, cluster + 1);
+	return err == -EOVERFLOW ? 0 : err;
 }
 
 /* One entry of the refcount table, and the count of the block it names. */
 static int count_block(struct chk *c, uint64_t i)
 {
-	bool fix = (c->fix & QCOW2_FIX_ERRORS) != 0;
 	uint64_t entry = c->reftable[i], off = entry & ~QCOW2_REFTABLE_RESERVED, n;
 	int err;
 
 	if (entry & QCOW2_REFTABLE_RESERVED) {
 		chk_say(c, "%s refcount table entry %" PRIu64 " has reserved bits set",
-			chk_damage(c, fix), i);
-		c->bad_block[i] = BLOCK_BROKEN;
-		return 0;
+			chk_damage(c, false), i);
+		return broken(c, i);
 	}
 	if (!off)
 		return 0;
 	if (off % c->h.cluster_size) {
-		chk_say(c,
-			"%s refcount block %" PRIu64
-			" is not cluster aligned; refcount table entry "
-			"corrupted",
-			chk_damage(c, fix), i);
-		c->bad_block[i] = BLOCK_BROKEN;
-		return 0;
+		say_block(c, chk_damage(c, false), i,
+			"not cluster aligned; refcount table entry corrupted");
+		return broken(c, i);
 	}
-	if (off >= c->file_bytes) {
-		chk_say(c, "%s refcount block %" PRIu64 " is outside image", chk_damage(c, fix), i);
-		c->bad_block[i] = BLOCK_OUTSIDE;
-		return 0;
-	}
-	err = chk_count(c, off, c->h.cluster_size, NULL);
+	if (off >= max_u64(c->file_bytes, c->reach))
+		return outside_block(c, i, off);
+	err = off < c->file_bytes ? chk_count(c, off, c->h.cluster_size, NULL)
+				  : refs_add(c->refs, off >> c->h.cluster_bits);
 	if (err)
-		return err;
-	n = refs_get(c->refs, off >> c->h.cluster_bits);
+		return err == -EOVERFLOW ? broken(c, i) : err;
+	n = refs_count(c->refs, off >> c->h.cluster_bits);
 	if (n == 1)
-		return 0;
-	if (refs_count(c->refs, off >> c->h.cluster_bits) != 1)
-		chk_say(c, "%s refcount block %" PRIu64 " refcount=%" PRIu64, chk_damage(c, fix), i,
-			n);
-	else if (fix) /* said to be an overflow just now, which moving it mends */
-		overflow_mended(c);
-	c->bad_block[i] = BLOCK_BROKEN;
-	/* Repair moves the block away, and its cluster belongs to the others. */
-	return fix ? refs_set(c->refs, off >> c->h.cluster_bits, n - 1) : 0;
+		return refs_get(c->refs, off >> c->h.cluster_bits) == 1 ? 0 : broken(c, i);
+	chk_say(c, "%s refcount block %" PRIu64 " refcount=%" PRIu64, chk_damage(c, false), i, n);
+	return broken(c, i);
 }
 
 int meta_refcounts(struct chk *c)
@@ -261,7 +201,8 @@ int meta_refcounts(struct chk *c)
 	err = chk_count(c, c->h.reftable_offset, c->reftable_entries * 8, &outside);
 	if (err)
 		return err;
-	c->reftable_bad = outside || !c->reftable_entries;
+	c->rebuild |= outside || !c->reftable_entries;
+	c->reach = c->file_bytes;
 	for (uint64_t i = 0; i < c->reftable_used; i++) {
 		if (!c->reftable[i])
 			continue;
@@ -269,19 +210,8 @@ int meta_refcounts(struct chk *c)
 		if (err)
 			return err;
 	}
-	if (!outside)
-		for (uint64_t k = 0; k < c->h.reftable_clusters; k++)
-			c->reftable_bad |= refs_get(c->refs, first + k) != 1;
-	/* A table that shares a cluster with something else is moved away, like a block. */
-	if (c->reftable_bad && !outside && (c->fix & QCOW2_FIX_ERRORS))
-		for (uint64_t k = 0; k < c->h.reftable_clusters; k++) {
-			uint64_t n = refs_get(c->refs, first + k);
-
-			if (n > refs_count(c->refs, first + k))
-				overflow_mended(c);
-			err = refs_set(c->refs, first + k, n - 1);
-			if (err)
-				return err;
-		}
+	/* A table that shares a cluster with something else cannot stay there, like a block. */
+	for (uint64_t k = 0; k < c->h.reftable_clusters && !outside; k++)
+		c->rebuild |= refs_get(c->refs, first + k) != 1;
 	return 0;
 }

@@ -10,9 +10,14 @@
  * What repair does to an entry that no opener can use:
  *   L1 or L2 entry past the end of the file   dropped: unallocated, or plain zero if it said so
  *   L1 entry to the header or another table   dropped: writing there would destroy the table
- *   unaligned                                 dropped: it names no cluster
+ *   unaligned L1 entry                        dropped: it names no table
+ *   unaligned entry of a zero cluster         dropped, zeros kept
  *   reserved bits                             cleared
  *   copied flag on a compressed cluster       cleared
+ *   bitmap beside a compressed cluster        cleared
+ * Stay, as findings: an unaligned entry of data (somewhere near is what a guest wrote), a bitmap
+ * of subclusters that contradicts itself or its entry, a compressed cluster of an image whose data
+ * is in a file of its own.
  * qemu-img 7.2 repairs only a part of these; it finds the same ones.
  */
 #include <inttypes.h>
@@ -22,6 +27,11 @@ struct walk {
 	struct chk *c;
 	bool active; /* of the L1 that the guest sees: counts for the statistics */
 	bool apply;
+};
+
+/* An L2 entry as it will be; bitmap: of its subclusters, 0 without them. */
+struct l2_slot {
+	uint64_t entry, bitmap;
 };
 
 static bool fixing(const struct walk *w)
@@ -58,7 +68,43 @@ static int count_or_drop(struct walk *w, uint64_t off, uint64_t len, bool *drop)
 	return w->apply ? 0 : chk_count(c, off, len, NULL);
 }
 
-static int compressed_entry(struct walk *w, uint64_t *entry)
+/* An entry that names no cluster any more; zeros that it promised are still promised. */
+static void drop_entry(const struct walk *w, struct l2_slot *s)
+{
+	if (w->c->ext)
+		s->bitmap &= QCOW2_SUB_ZERO;
+	s->entry = w->c->ext || !(s->entry & QCOW2_OFLAG_ZERO) ? 0 : QCOW2_OFLAG_ZERO;
+}
+
+/* What makes a compressed entry none at all; true: nothing of it counts. */
+static bool compressed_nonsense(struct walk *w, struct l2_slot *s, uint64_t index)
+{
+	struct chk *c = w->c;
+	const char *word;
+	bool fix;
+
+	if (c->data_file) { /* where are its sectors? */
+		if (!w->apply)
+			chk_say(c,
+				"%s compressed cluster %" PRIu64
+				" with data file, entry=0x%" PRIx64,
+				chk_damage(c, false), index, s->entry);
+		return true;
+	}
+	if (!s->bitmap)
+		return false;
+	fix = mend(w, &word);
+	if (word)
+		chk_say(c,
+			"%s compressed cluster %" PRIu64 " with non-zero subcluster allocation "
+			"bitmap, entry=0x%" PRIx64,
+			word, index, s->entry);
+	if (fix)
+		s->bitmap = 0;
+	return !fix;
+}
+
+static int compressed_entry(struct walk *w, struct l2_slot *s, uint64_t index)
 {
 	struct chk *c = w->c;
 	uint64_t off, len;
@@ -66,8 +112,8 @@ static int compressed_entry(struct walk *w, uint64_t *entry)
 	bool drop;
 	int err;
 
-	qcow2_compressed_range(*entry, c->h.cluster_bits, &off, &len);
-	if (*entry & QCOW2_OFLAG_COPIED) {
+	qcow2_compressed_range(s->entry, c->h.cluster_bits, &off, &len);
+	if (s->entry & QCOW2_OFLAG_COPIED) {
 		bool fix = mend(w, &word);
 
 		if (word)
@@ -76,13 +122,15 @@ static int compressed_entry(struct walk *w, uint64_t *entry)
 				"compressed clusters",
 				word, off);
 		if (fix)
-			*entry &= ~QCOW2_OFLAG_COPIED;
+			s->entry &= ~QCOW2_OFLAG_COPIED;
 	}
+	if (compressed_nonsense(w, s, index))
+		return 0;
 	err = count_or_drop(w, off, len, &drop);
 	if (err)
 		return err;
 	if (drop) {
-		*entry = 0;
+		s->entry = 0;
 	} else if (w->active && !w->apply) {
 		c->res->allocated_clusters++;
 		c->res->compressed_clusters++;
@@ -91,48 +139,85 @@ static int compressed_entry(struct walk *w, uint64_t *entry)
 	return 0;
 }
 
-static int standard_entry(struct walk *w, uint64_t *entry, uint64_t *next_off)
+static void mend_reserved(struct walk *w, struct l2_slot *s)
 {
 	struct chk *c = w->c;
-	uint64_t off = *entry & QCOW2_OFFSET_MASK, reserved = QCOW2_L2_RESERVED;
-	bool zero = (*entry & QCOW2_OFLAG_ZERO) != 0, drop = false;
+	uint64_t reserved = QCOW2_L2_RESERVED;
 	const char *word;
+	bool fix;
+
+	if (c->h.version < 3) /* the zero flag came with version 3 */
+		reserved |= QCOW2_OFLAG_ZERO;
+	if (!(s->entry & reserved))
+		return;
+	fix = mend(w, &word);
+	if (word)
+		chk_say(c, "%s found l2 entry with reserved bits set: %" PRIx64, word, s->entry);
+	if (fix)
+		s->entry &= ~reserved;
+}
+
+/* Does the entry name a cluster?  In a data file the first one has a place too. */
+static bool names_cluster(const struct chk *c, uint64_t entry)
+{
+	return (entry & QCOW2_OFFSET_MASK) || (c->data_file && (entry & QCOW2_OFLAG_COPIED));
+}
+
+/* What the bitmap says where it cannot be so.  Nobody knows which half is wrong: not mended. */
+static void judge_bitmap(struct walk *w, const struct l2_slot *s)
+{
+	struct chk *c = w->c;
+	uint64_t off = s->entry & QCOW2_OFFSET_MASK;
+
+	if (w->apply)
+		return;
+	if (!names_cluster(c, s->entry)) {
+		if (s->bitmap & QCOW2_SUB_ALLOC)
+			chk_say(c,
+				"%s: Unallocated cluster has non-zero subcluster allocation map",
+				chk_damage(c, false));
+	} else if (s->bitmap >> 32 & s->bitmap) {
+		chk_say(c,
+			"%s offset=%" PRIx64
+			": Allocated cluster has corrupted subcluster allocation bitmap",
+			chk_damage(c, false), off);
+	}
+}
+
+static int standard_entry(struct walk *w, struct l2_slot *s, uint64_t *next_off)
+{
+	struct chk *c = w->c;
+	bool data, drop = false;
+	const char *word;
+	uint64_t off;
 	int err;
 
-	if (c->h.version < 3) { /* the zero flag came with version 3 */
-		reserved |= QCOW2_OFLAG_ZERO;
-		zero = false;
-	}
-	if (*entry & reserved) {
-		bool fix = mend(w, &word);
-
-		if (word)
-			chk_say(c, "%s found l2 entry with reserved bits set: %" PRIx64, word,
-				*entry);
-		if (fix)
-			*entry &= ~reserved;
-	}
-	if (!off)
+	mend_reserved(w, s);
+	judge_bitmap(w, s);
+	if (!names_cluster(c, s->entry))
 		return 0;
+	off = s->entry & QCOW2_OFFSET_MASK;
+	data = c->ext ? s->bitmap & QCOW2_SUB_ALLOC
+		      : !(s->entry & QCOW2_OFLAG_ZERO) || c->h.version < 3;
 	if (off % c->h.cluster_size) {
-		drop = mend(w, &word);
+		drop = !data && mend(w, &word);
+		if (data)
+			word = w->apply ? NULL : chk_damage(c, false);
 		if (word)
 			chk_say(c,
 				"%s offset=%" PRIx64
 				": %s cluster is not properly aligned; L2 entry "
 				"corrupted.",
-				word, off, zero ? "Preallocated" : "Data");
+				word, off, data ? "Data" : "Preallocated");
 	}
-	if (!drop) {
+	if (!drop && !c->data_file) {
 		err = count_or_drop(w, off, c->h.cluster_size, &drop);
 		if (err)
 			return err;
 	}
 	if (drop) {
-		*entry = zero ? QCOW2_OFLAG_ZERO : 0;
-		return 0;
-	}
-	if (w->active && !w->apply) {
+		drop_entry(w, s);
+	} else if (w->active && !w->apply) {
 		c->res->allocated_clusters++;
 		if (*next_off && off != *next_off)
 			c->res->fragmented_clusters++;
@@ -141,32 +226,44 @@ static int standard_entry(struct walk *w, uint64_t *entry, uint64_t *next_off)
 	return 0;
 }
 
+static int one_slot(struct walk *w, struct table_buf *t, uint64_t i, uint64_t *next_off)
+{
+	uint64_t at = w->c->ext ? 2 * i : i;
+	struct l2_slot old = {.entry = be64_get(t->entry[at])}, s;
+	int err;
+
+	if (w->c->ext)
+		old.bitmap = be64_get(t->entry[at + 1]);
+	if (!old.entry && !old.bitmap)
+		return 0;
+	s = old;
+	if (s.entry & QCOW2_OFLAG_COMPRESSED)
+		err = compressed_entry(w, &s, i);
+	else
+		err = standard_entry(w, &s, next_off);
+	if (s.entry != old.entry && w->apply)
+		table_set(t, at, s.entry);
+	if (s.bitmap != old.bitmap && w->apply)
+		table_set(t, at + 1, s.bitmap);
+	return err;
+}
+
 static int walk_l2(struct walk *w, uint64_t l2_off)
 {
 	struct chk *c = w->c;
-	uint64_t n = c->h.cluster_size / 8, next_off = 0;
+	uint64_t n = qcow2_l2_entries(&c->h), next_off = 0;
 	struct table_buf t;
 	int err;
 
 	/* Several L1 entries may share a table, but not more than snapshots explain. */
-	if (c->l2_walks++ > (c->clusters + 1) * 2 * (1 + c->h.nb_snapshots))
+	if (c->l2_walks++ > (c->clusters + 1) * 2 * (1 + c->snaps.n))
 		return why_set(
 			c->why, -EFBIG, "L1 tables refer to more L2 tables than the file can hold");
-	err = table_read(c, l2_off, n, &t);
+	err = table_read(c, l2_off, c->h.cluster_size / 8, &t);
 	if (err)
 		return err;
-	for (uint64_t i = 0; i < n && !err; i++) {
-		uint64_t old = be64_get(t.entry[i]), entry = old;
-
-		if (!entry)
-			continue;
-		if (entry & QCOW2_OFLAG_COMPRESSED)
-			err = compressed_entry(w, &entry);
-		else
-			err = standard_entry(w, &entry, &next_off);
-		if (entry != old && w->apply)
-			table_set(&t, i, entry);
-	}
+	for (uint64_t i = 0; i < n && !err; i++)
+		err = one_slot(w, &t, i, &next_off);
 	if (!err && w->apply)
 		err = table_write_back(c, &t);
 	table_free(&t);
@@ -253,26 +350,32 @@ int walk_l1(struct chk *c, uint64_t l1_off, uint32_t l1_size, bool active, bool 
 	return err;
 }
 
-/* Does the flag say what the count says?  If not, reports it and corrects *entry where asked. */
-static bool copied_ok(struct chk *c, uint64_t entry, uint64_t *count)
+/*
+ * Does the flag say what the count says?  A cluster of a data file has one user.  Counts that
+ * cannot be read contradict nobody.
+ */
+static bool copied_ok(struct chk *c, uint64_t entry, bool in_data_file, uint64_t *count)
 {
-	*count = refs_count(c->refs, (entry & QCOW2_OFFSET_MASK) >> c->h.cluster_bits);
-	return (*count == 1) == ((entry & QCOW2_OFLAG_COPIED) != 0);
+	uint64_t cluster = (entry & QCOW2_OFFSET_MASK) >> c->h.cluster_bits;
+
+	*count = in_data_file ? 1 : refs_count(c->refs, cluster);
+	return (*count == 1) == ((entry & QCOW2_OFLAG_COPIED) != 0) ||
+	       (!in_data_file && compare_unreadable(c, cluster));
 }
 
 static int copied_l2(struct chk *c, uint64_t l2_off, bool repair)
 {
-	uint64_t n = c->h.cluster_size / 8, count;
+	uint64_t step = c->ext ? 2 : 1, n = qcow2_l2_entries(&c->h) * step, count;
 	struct table_buf t;
-	int err = table_read(c, l2_off, n, &t);
+	int err = table_read(c, l2_off, c->h.cluster_size / 8, &t);
 
 	if (err)
 		return err;
-	for (uint64_t i = 0; i < n; i++) {
+	for (uint64_t i = 0; i < n; i += step) {
 		uint64_t entry = be64_get(t.entry[i]);
 
-		if ((entry & QCOW2_OFLAG_COMPRESSED) || !(entry & QCOW2_OFFSET_MASK) ||
-			copied_ok(c, entry, &count))
+		if ((entry & QCOW2_OFLAG_COMPRESSED) || !names_cluster(c, entry) ||
+			copied_ok(c, entry, c->data_file, &count))
 			continue;
 		chk_say(c, "%s OFLAG_COPIED data cluster: l2_entry=%" PRIx64 " refcount=%" PRIu64,
 			chk_damage(c, repair), entry, count);
@@ -295,7 +398,7 @@ int walk_copied(struct chk *c, bool repair)
 
 		if (!(entry & QCOW2_OFFSET_MASK))
 			continue;
-		if (!copied_ok(c, entry, &count)) {
+		if (!copied_ok(c, entry, false, &count)) {
 			chk_say(c,
 				"%s OFLAG_COPIED L2 cluster: l1_index=%" PRIu64 " l1_entry=%" PRIx64
 				" refcount=%" PRIu64,

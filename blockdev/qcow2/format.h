@@ -64,6 +64,8 @@ static_assert(
 #define QCOW2_OFLAG_COMPRESSED  (1ULL << 62)
 #define QCOW2_OFLAG_ZERO        (1ULL << 0) /* L2, version 3: reads as zeros */
 #define QCOW2_OFFSET_MASK       0x00fffffffffffe00ULL
+#define QCOW2_SUB_ALLOC         0x00000000ffffffffULL /* extended L2: subclusters with data */
+#define QCOW2_SUB_ZERO          0xffffffff00000000ULL /* those that read as zeros */
 #define QCOW2_L1_RESERVED       0x7f000000000001ffULL
 #define QCOW2_L2_RESERVED       0x3f000000000001feULL
 #define QCOW2_REFTABLE_RESERVED 0x00000000000001ffULL
@@ -160,6 +162,9 @@ static inline void qcow2_compressed_range(
  * fail here.
  */
 must_check int qcow2_header_read(struct file *f, struct qcow2_header *h, struct why *why);
+/* The same, but a snapshot table that nobody could load is no reason to fail: check mends those. */
+must_check int qcow2_header_read_to_check(
+	struct file *f, struct qcow2_header *h, struct why *why);
 /*
  * 0, or -ENOTSUP with the name of the first feature that this build cannot read or write;
  * -EINVAL if the image has no refcount table and is to be written.

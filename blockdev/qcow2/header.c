@@ -139,6 +139,11 @@ static int check_fields(const struct qcow2_header *h, struct why *why)
 		return why_set(why, -EFBIG, "Image is too big");
 	if (h->l1_size < needed)
 		return why_set(why, -EINVAL, "L1 table is too small");
+	return 0;
+}
+
+static int check_snapshots(const struct qcow2_header *h, struct why *why)
+{
 	if (h->nb_snapshots > QCOW2_SNAPSHOTS_MAX)
 		return why_set(why, -EFBIG, "Snapshot table too large");
 	return h->nb_snapshots ? check_table(h->snapshots_offset, 1, 1, h->cluster_size,
@@ -255,7 +260,7 @@ static int backing_from_disk(const struct qcow2_disk_header *d, struct qcow2_hea
 	return 0;
 }
 
-int qcow2_header_read(struct file *f, struct qcow2_header *h, struct why *why)
+int qcow2_header_read_to_check(struct file *f, struct qcow2_header *h, struct why *why)
 {
 	struct qcow2_disk_header d;
 	uint8_t *buf;
@@ -292,6 +297,13 @@ int qcow2_header_read(struct file *f, struct qcow2_header *h, struct why *why)
 out:
 	free(buf);
 	return err;
+}
+
+int qcow2_header_read(struct file *f, struct qcow2_header *h, struct why *why)
+{
+	int err = qcow2_header_read_to_check(f, h, why);
+
+	return err ? err : check_snapshots(h, why);
 }
 
 int qcow2_header_supported(const struct qcow2_header *h, bool writable, struct why *why)

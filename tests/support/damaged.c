@@ -109,7 +109,7 @@ static void far_past_end(struct damaged *d)
 
 static void unaligned(struct damaged *d)
 {
-	damaged_set_entry(d, 9, (d->data + SECTOR) | QCOW2_OFLAG_COPIED);
+	damaged_set_entry(d, 9, (d->data + SECTOR) | QCOW2_OFLAG_COPIED | QCOW2_OFLAG_ZERO);
 }
 
 static void reserved(struct damaged *d)
@@ -162,7 +162,7 @@ const struct damage damages[] = {
 	{"copied flag missing", not_copied, "OFLAG_COPIED data cluster", 1, 0, 0},
 	{"entry past the end", past_end, EXCEEDS, 2, 0, 0},
 	{"entry far past the end", far_past_end, EXCEEDS, 2, 0, 0},
-	{"entry unaligned", unaligned, "not properly aligned", 0, 0,
+	{"entry of zeros unaligned", unaligned, "not properly aligned", 0, 0,
 		0}, /* 512-byte clusters: shared */
 	{"reserved bits", reserved, "reserved bits set", 1, 0, 0},
 	{"L1 entry to a refcount block", l1_to_refblock, "refcount block 0 refcount=2", 0, 0, 0},
