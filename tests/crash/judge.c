@@ -78,7 +78,7 @@ static int map_all(void *arg)
 }
 
 /* Was this read from where the map says it lies? */
-static bool as_mapped(struct judge *j, uint64_t sector, const void *content)
+static bool as_mapped(struct judge *j, uint64_t sector, uint64_t found)
 {
 	const struct memo *m = j->e->memo;
 	const struct memo_run *r;
@@ -91,7 +91,7 @@ static bool as_mapped(struct judge *j, uint64_t sector, const void *content)
 	r = &m->run[j->run];
 	if (r->host != MEMO_ZEROS)
 		word = facts_get(&j->e->facts, r->host + sector - r->guest)->word;
-	return word == oracle_word(content);
+	return word == found;
 }
 
 /* ---- in full ---- */
@@ -107,11 +107,12 @@ static int read_run(struct judge *j, uint64_t at, uint64_t n)
 		return -1;
 	}
 	for (uint64_t s = 0; s < n; s++) {
-		enum verdict v = oracle_judge(&e->oracle, at + s, e->buf + s * SECTOR);
+		uint64_t word = oracle_word(e->buf + s * SECTOR);
+		enum verdict v = oracle_judge_word(&e->oracle, at + s, word);
 
 		if (v != LEGAL)
 			return fails(e, at + s, v) - 1;
-		if (as_mapped(j, at + s, e->buf + s * SECTOR))
+		if (as_mapped(j, at + s, word))
 			continue;
 		/* Another place, or a repair that wrote there: no word on other states. */
 		e->memo->unfit = true;
