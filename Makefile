@@ -170,7 +170,7 @@ check-unit: tests
 check-san:
 	$(Q)$(MAKE) --no-print-directory SAN=1 tests
 	$(Q)tests/run.sh $(RUN_san)
-# Many more power cuts than 'make check' tries, and cuts of repairs: ten minutes or so on two cores.
+# Many more power cuts than 'make check' tries, and cuts of repairs: some minutes on two cores.
 check-crash: $(B)/crash
 	$(Q)$(B)/crash --exhaustive --states 200000 --seeds 3 --repairs 200 --faults 61 \
 		--qemu $${TMPDIR:-/tmp}
