@@ -14,7 +14,8 @@
  *
  * No state is judged twice.  Two states are the same if the image holds the same bytes and the
  * guest was promised the same (oracle.promises): the later one is legal if the earlier one was.
- * So a count of states is one of distinct ones.
+ * So a count of states is one of distinct ones.  Whether a choice gives a new one is seen from the
+ * facts (facts.h), without building it; and most are judged without that, see memo.h.
  */
 #include <inttypes.h>
 #include <stdio.h>
