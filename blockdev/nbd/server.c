@@ -30,6 +30,8 @@ struct server {
 	pthread_t thread;
 	struct loop *loop;
 	struct disk *disk;
+	struct list over; /* calls whose owners are woken at the end of the turn */
+	struct loop_work wake_work;
 	int close_err;
 	struct why close_why;
 
@@ -46,6 +48,7 @@ enum call_state { CALL_RUNS, CALL_SLEEPS, CALL_OVER };
 
 struct call {
 	struct loop_msg msg;
+	struct list link; /* server.over */
 	struct server *s;
 	int err;
 	_Atomic uint32_t state;
@@ -56,12 +59,29 @@ static long futex(_Atomic uint32_t *word, int op, uint32_t val)
 	return syscall(SYS_futex, word, op, val, NULL, NULL, 0);
 }
 
-/* On the loop.  c is gone as soon as its owner sees that it is over. */
+/*
+ * Waking somebody often costs this thread the processor, so it is done when the turn's work is
+ * done.  A call is gone as soon as its owner sees that it is over.
+ */
+static void wake_work(struct loop_work *w)
+{
+	struct server *s = container_of(w, struct server, wake_work);
+	struct list *n;
+
+	while ((n = list_pop(&s->over)) != NULL) {
+		struct call *c = list_entry(n, struct call, link);
+
+		if (atomic_exchange(&c->state, CALL_OVER) == CALL_SLEEPS)
+			futex(&c->state, FUTEX_WAKE_PRIVATE, 1);
+	}
+}
+
+/* On the loop. */
 static void call_end(struct call *c, int err)
 {
 	c->err = err;
-	if (atomic_exchange(&c->state, CALL_OVER) == CALL_SLEEPS)
-		futex(&c->state, FUTEX_WAKE_PRIVATE, 1);
+	list_add_tail(&c->s->over, &c->link);
+	loop_defer(c->s->loop, &c->s->wake_work);
 }
 
 static int call_do(struct server *s, struct call *c, void (*fn)(struct loop_msg *m))
@@ -244,6 +264,8 @@ int server_open(
 		return -ENOMEM;
 	s->opts = o;
 	s->aio = aio;
+	list_init(&s->over);
+	loop_work_init(&s->wake_work, wake_work);
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_cond_init(&s->cond, NULL);
 	err = start_thread(s);

@@ -9,7 +9,8 @@ page=$SRC/man/sluice.1
 
 # Options in the help of a command, one a line; keys of a list (deeper, with =) are not among them.
 in_help() {
-	"$SLUICE" "$@" --help | sed -n 's/^  -\([a-z0-9-]*\).*/\1/p' | sort
+	"$SLUICE" "$@" --help | sed -n 's/^  \(-[^ ,]*\(, -[^ ,]*\)*\).*/\1/p' | tr -s ', ' '\n\n' |
+		sed -n 's/^-\([A-Za-z0-9-]*\).*/\1/p' | sort
 }
 
 # Options in the man page's section of a command: items, not keys of a list.
@@ -18,8 +19,10 @@ in_page() {
 	/^\.S[sh]/ { inside = $0 == section }
 	inside && /^\.It Fl/ {
 		for (i = 2; i < NF; i++)
-			if ($i == "Fl")
+			if ($i == "Fl") {
+				sub(/^\\/, "", $(i + 1))
 				print $(i + 1)
+			}
 	}' "$page" | sort
 }
 
@@ -37,6 +40,7 @@ check() {
 
 check run
 check bench install
+check nbd
 if command -v man >/dev/null; then
 	if man -l -Tutf8 "$page" >text 2>errors && [ -s text ]; then
 		echo "ok the page can be shown"
