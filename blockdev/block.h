@@ -100,7 +100,7 @@ struct blk_req {
 	struct disk *disk;
 	struct list link;
 	struct fiber_start start;
-	uint64_t t_start_ns, seq;
+	uint64_t t_start_ns, seq, epoch;
 	int err;
 	bool durable;                /* must be durable before done() */
 	uint64_t room[BLK_REQ_ROOM]; /* the one host operation of a mapped request */

@@ -23,6 +23,9 @@ struct format {
 	struct format *backing;  /* the layer below, or NULL; not owned */
 	/* Set by open: what the image says lies below it; "" if nothing. */
 	const char *backing_name, *backing_format;
+	/* Requests in flight, by whether they came in the current epoch or the one before. */
+	uint64_t epoch;
+	unsigned in_epoch[2];
 	uint64_t metadata_bytes; /* written so far, of the file's written bytes */
 };
 
@@ -64,6 +67,14 @@ struct format_ops {
 	/* In a fiber: the guest sees size bytes from now on, more than before; durable. */
 	int (*grow)(struct format *fmt, uint64_t size);
 };
+
+/* Have all requests ended that were in flight when fmt->epoch was then? */
+static inline bool format_epoch_over(struct format *fmt, uint64_t then)
+{
+	while (fmt->epoch < then + 2 && !fmt->in_epoch[(fmt->epoch + 1) & 1])
+		fmt->epoch++;
+	return fmt->epoch >= then + 2;
+}
 
 extern const struct format_ops raw_format, qcow2_format;
 

@@ -322,16 +322,9 @@ int qcow2_header_supported(const struct qcow2_header *h, bool writable, struct w
 			h->crypt_method == 1 ? "AES" : "LUKS");
 	if (!writable)
 		return 0;
-	if (h->backing_file[0])
-		return why_set(why, -ENOTSUP,
-			"Unsupported qcow2 feature: writing over a backing file '%.*s'", 200,
-			h->backing_file);
 	if (h->incompatible & QCOW2_INCOMPAT_CORRUPT)
 		return why_set(
 			why, -EACCES, "qcow2: Image is corrupt; cannot be opened read/write");
-	if (h->nb_snapshots)
-		return why_set(why, -ENOTSUP,
-			"Unsupported qcow2 feature: writing to an image with internal snapshots");
 	if (!h->reftable_clusters)
 		return why_set(why, -EINVAL, "Image does not contain a reference count table");
 	return 0;

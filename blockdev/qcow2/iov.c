@@ -42,19 +42,17 @@ static uint64_t take(struct batch *b, struct iov_cursor *c, uint64_t len)
 	return got;
 }
 
-/* Up to len bytes of zeros. */
-static uint64_t pad(struct batch *b, uint64_t len)
+/* As much as there is room for; the rest stays in *from. */
+static void take_beside(struct batch *b, struct beside *from)
 {
-	uint64_t got = 0;
+	while (from->len && b->n < IOV_BATCH) {
+		uint64_t k = from->buf ? from->len : min_u64(from->len, ZEROS_BYTES);
 
-	while (got < len && b->n < IOV_BATCH) {
-		uint64_t k = min_u64(len - got, ZEROS_BYTES);
-
-		b->v[b->n++] = (struct iovec){zeros, k};
-		got += k;
+		b->v[b->n++] = (struct iovec){
+			from->buf ? (void *)(uintptr_t)from->buf : (void *)zeros, k};
+		from->len -= k;
+		b->bytes += k;
 	}
-	b->bytes += got;
-	return got;
 }
 
 void iov_zero(struct iov_cursor *c, uint64_t len)
@@ -68,19 +66,18 @@ void iov_zero(struct iov_cursor *c, uint64_t len)
 	}
 }
 
-int iov_transfer(struct file *f, enum file_op op, struct iov_cursor *c, uint64_t off, uint64_t head,
-	uint64_t len, uint64_t tail)
+int iov_transfer(struct file *f, enum file_op op, struct iov_cursor *c, uint64_t off,
+	struct beside head, uint64_t len, struct beside tail)
 {
-	while (head + len + tail) {
+	while (head.len + len + tail.len) {
 		struct batch b = {.n = 0};
 		int err;
 
-		if (head)
-			head -= pad(&b, head);
-		if (!head && len)
+		take_beside(&b, &head);
+		if (!head.len && len)
 			len -= take(&b, c, len);
-		if (!head && !len && tail)
-			tail -= pad(&b, tail);
+		if (!head.len && !len)
+			take_beside(&b, &tail);
 		err = op == FILE_READ ? file_preadv(f, b.v, b.n, off)
 				      : file_pwritev(f, b.v, b.n, off);
 		if (err)

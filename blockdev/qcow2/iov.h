@@ -16,13 +16,20 @@ struct iov_cursor {
 /* The next len bytes, as zeros; the cursor moves on. */
 void iov_zero(struct iov_cursor *c, uint64_t len);
 
+/* Bytes to write beside a request's own; buf == NULL: zeros. */
+struct beside {
+	uint64_t len;
+	const void *buf;
+};
+
 /*
  * In a fiber: moves the next len bytes between the cursor's memory and the file; the cursor moves
- * on.  With WRITE, head and tail bytes of zeros are written around them as one whole:
- * the file range is [off, off+head+len+tail).  0 or -errno.
+ * on.  With WRITE, head and tail are written around them as one whole: the file range is
+ * [off, off+head.len+len+tail.len).  0 or -errno.
  */
 must_check int iov_transfer(struct file *f, enum file_op op, struct iov_cursor *c, uint64_t off,
-	uint64_t head, uint64_t len, uint64_t tail);
+	struct beside head, uint64_t len, struct beside tail);
+#define NOTHING_BESIDE ((struct beside){0, NULL})
 
 /* In a fiber: the next len bytes from a format at off; the range is inside it.  0 or -errno. */
 struct format;

@@ -142,58 +142,85 @@ int qcow2_map(struct qcow2 *q, uint64_t off, uint64_t len, struct mapping *m)
 	return err;
 }
 
+/* Where a table comes from that is ours alone, and what becomes of the one it replaces. */
+struct new_table {
+	struct run r;
+	uint64_t old; /* host offset of the shared one, or 0 */
+};
+
 /*
  * A table in never-used clusters is all zeros already, so only the L1 entry is written.  In
- * a used cluster the zeros must be there first (R2).
+ * a used cluster the zeros must be there first (R2), and so must a copy of a shared table.
  */
-static int l2_create(struct qcow2 *q, uint64_t off)
+static int l2_fill(struct qcow2 *q, struct new_table *t)
 {
+	uint64_t host_off = t->r.first << q->h.cluster_bits;
 	struct iov_cursor nothing = {NULL, 0, 0};
-	struct run r;
-	uint64_t host_off;
-	int err = qcow2_alloc_locked(q, 1, &r);
+	struct beside content = {q->h.cluster_size, NULL};
+	uint8_t *buf = NULL;
+	int err = 0;
+
+	if (!t->old && t->r.fresh)
+		return 0;
+	if (t->old) {
+		content.buf = buf = qcow2_cow_get(q);
+		err = file_pread(q->fmt.file, buf, q->h.cluster_size, t->old);
+	}
+	if (!err)
+		err = iov_transfer(q->fmt.file, FILE_WRITE, &nothing, host_off, content, 0,
+			NOTHING_BESIDE);
+	q->fmt.metadata_bytes += q->h.cluster_size;
+	if (!err)
+		t->r.need = sync_note(&q->fmt.sync);
+	if (buf)
+		qcow2_cow_put(q, buf);
+	return err;
+}
+
+/* The caller holds table_lock. */
+static int l2_new(struct qcow2 *q, uint64_t off, struct new_table *t)
+{
+	int err = qcow2_alloc_locked(q, 1, &t->r);
 
 	if (err)
 		return err;
-	host_off = r.first << q->h.cluster_bits;
-	if (!r.fresh) {
-		err = iov_transfer(
-			q->fmt.file, FILE_WRITE, &nothing, host_off, q->h.cluster_size, 0, 0);
-		q->fmt.metadata_bytes += q->h.cluster_size;
-		if (err) {
-			qcow2_alloc_add(q, &r);
-			return err;
-		}
-		r.need = sync_note(&q->fmt.sync);
+	err = l2_fill(q, t);
+	if (err) {
+		t->r.fresh = false;
+		qcow2_alloc_add(q, &t->r);
+		return err;
 	}
-	mem_table_set(&q->l1, (uint32_t)l1_index(q, off), host_off | QCOW2_OFLAG_COPIED, r.need);
+	mem_table_set(&q->l1, (uint32_t)l1_index(q, off),
+		(t->r.first << q->h.cluster_bits) | QCOW2_OFLAG_COPIED, t->r.need);
 	return 0;
 }
 
 int qcow2_l2_ensure(struct qcow2 *q, uint64_t off)
 {
-	uint64_t table;
+	struct new_table t = {.old = 0};
 	bool copied;
-	int err = l2_table(q, off, &table, &copied);
+	int err = l2_table(q, off, &t.old, &copied);
 
-	if (err || (table && copied))
+	if (err || (t.old && copied))
 		return err;
-	if (table)
-		return qcow2_broken(
-			q, "L2 table that is shared, in an image without snapshots, at", table);
 	if (l1_index(q, off) >= q->l1.n)
 		return qcow2_broken(q, "L1 table too short for guest offset", off);
 	fiber_lock(&q->table_lock);
-	err = l2_table(q, off, &table, &copied); /* somebody else may have been quicker */
-	if (!err && !table)
-		err = l2_create(q, off);
+	err = l2_table(q, off, &t.old, &copied); /* somebody else may have been quicker */
+	if (!err && t.old && copied)
+		t.old = 0;
+	else if (!err)
+		err = l2_new(q, off, &t);
 	fiber_unlock(&q->table_lock);
+	if (!err && t.old)
+		err = qcow2_clusters_free(q, t.old >> q->h.cluster_bits, 1);
 	return err;
 }
 
-int qcow2_l2_set(struct qcow2 *q, uint64_t off, uint64_t n, uint64_t host_off, uint64_t need)
+int qcow2_l2_set(struct qcow2 *q, uint64_t off, uint64_t n, uint64_t entry, uint64_t need)
 {
 	uint32_t per_slice = q->l2.slice_bytes / 8;
+	uint64_t step = entry & QCOW2_OFFSET_MASK ? q->h.cluster_size : 0;
 
 	while (n) {
 		uint64_t table, at;
@@ -214,13 +241,12 @@ int qcow2_l2_set(struct qcow2 *q, uint64_t off, uint64_t n, uint64_t host_off, u
 		i = (uint32_t)(at - s->host_off) / 8;
 		k = (uint32_t)min_u64(n, per_slice - i);
 		for (uint32_t j = 0; j < k; j++)
-			e[i + j] = be64_make((host_off + ((uint64_t)j << q->h.cluster_bits)) |
-					     QCOW2_OFLAG_COPIED);
+			e[i + j] = be64_make(entry + j * step);
 		cache_dirty(&q->l2, s, i * 8, k * 8, need);
 		cache_put(&q->l2, &s);
 		n -= k;
 		off += (uint64_t)k << q->h.cluster_bits;
-		host_off += (uint64_t)k << q->h.cluster_bits;
+		entry += k * step;
 	}
 	return 0;
 }

@@ -85,6 +85,10 @@ static int load(struct qcow2 *q, const struct disk_opts *o)
 	if (!err)
 		err = qcow2_commit_init(q);
 	if (!err)
+		err = qcow2_cow_init(q);
+	if (!err)
+		err = qcow2_free_init(q);
+	if (!err)
 		err = table_read(q, &q->l1, q->h.l1_size, q->h.l1_offset);
 	if (!err)
 		err = table_read(q, &q->reftable,
@@ -98,6 +102,8 @@ static void unload(struct qcow2 *q)
 	cache_fini(&q->l2);
 	cache_fini(&q->refs);
 	qcow2_commit_fini(q);
+	qcow2_cow_fini(q);
+	qcow2_free_fini(q);
 	mem_table_fini(&q->l1);
 	mem_table_fini(&q->reftable);
 	free(q->path);
@@ -158,12 +164,15 @@ out:
 	return err;
 }
 
-static int qcow2_flush(struct format *fmt)
+int qcow2_flush(struct format *fmt)
 {
 	struct qcow2 *q = qcow2_of(fmt);
+	uint64_t ticket = qcow2_freed_stage(q);
 	int err = qcow2_write_tables(q);
 
-	return err ? err : sync_to(&fmt->sync, fmt->sync.writes);
+	if (!err)
+		err = sync_to(&fmt->sync, fmt->sync.writes);
+	return err ? err : qcow2_freed_release(q, ticket);
 }
 
 static int qcow2_close(struct format *fmt, struct why *why)
@@ -236,6 +245,8 @@ const struct format_ops qcow2_format = {
 	.try_submit = qcow2_try_submit,
 	.read = qcow2_read,
 	.write = qcow2_write,
+	.zeroes = qcow2_zeroes,
+	.discard = qcow2_discard,
 	.extent = qcow2_extent,
 	.flush = qcow2_flush,
 	.grow = qcow2_grow,

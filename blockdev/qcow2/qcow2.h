@@ -13,8 +13,8 @@
  *                             zeros, which is the old content: no number.  A used one is written
  *                             whole, and the entry carries the number of that write, which
  *                             is higher than that of its count
- *   R3 unreference first      only tables that moved are freed so far: after the header that
- *                             names the new one is durable
+ *   R3 unreference first      free.c: counted down after the flush that took the name away
+ *   R6 quarantine             free.c: and after all requests in flight then have ended
  *   R4 dirty mark first       qcow2_mark_dirty(), before the first run is made
  *   R5 extend, then map       the run's number covers the extension of the file
  *   R9 a failed flush is final  sync.c
@@ -70,6 +70,14 @@ struct qcow2 {
 	struct fiber_queue reserve_q; /* for those who wait for it to end */
 	struct fiber_lock table_lock; /* new L2 tables, refcount structures, runs being made */
 
+	struct freed *freed; /* free.c: clusters in quarantine */
+	uint32_t n_freed;
+	uint64_t ticket;
+
+	uint8_t *cow_mem; /* cow.c: buffers of two clusters */
+	unsigned cow_free; /* which of them nobody holds */
+	struct fiber_queue cow_q;
+
 	struct list pending;
 	struct fiber_queue pending_q; /* some write has finished allocating */
 
@@ -107,11 +115,51 @@ must_check int qcow2_map(struct qcow2 *q, uint64_t off, uint64_t len, struct map
 /* In a fiber: the L2 table for off exists in L1 afterwards. */
 must_check int qcow2_l2_ensure(struct qcow2 *q, uint64_t off);
 /*
- * In a fiber: n guest clusters from guest offset off now live at host_off, and the table
- * says so once number need is durable.  The only place that changes an L2 entry.
+ * In a fiber: the entries of n guest clusters from guest offset off become entry, a host offset in it
+ * running on; they reach the file once number need is durable.  The table exists and
+ * is ours alone (qcow2_l2_ensure()).  The only place that changes an L2 entry.
  */
 must_check int qcow2_l2_set(
-	struct qcow2 *q, uint64_t off, uint64_t n, uint64_t host_off, uint64_t need);
+	struct qcow2 *q, uint64_t off, uint64_t n, uint64_t entry, uint64_t need);
+
+/* ---- write.c: who may change which entries ---- */
+
+/*
+ * In a fiber: waits until nobody else is allocating in the clusters of [off, off+len), of which
+ * *m describes the first piece, and keeps others out of that piece until qcow2_unclaim().
+ * The table is there and ours.  With in_place, data that may be written in place is not claimed (p->n
+ * == 0).
+ */
+must_check int qcow2_claim(struct qcow2 *q, uint64_t off, uint64_t len, bool in_place,
+	struct pending *p, struct mapping *m);
+void qcow2_unclaim(struct qcow2 *q, struct pending *p);
+
+/* ---- cow.c ---- */
+
+#define COW_BUFS 8
+must_check int qcow2_cow_init(struct qcow2 *q);
+void qcow2_cow_fini(struct qcow2 *q);
+/* In a fiber: two clusters of memory, waited for. */
+uint8_t *qcow2_cow_get(struct qcow2 *q);
+void qcow2_cow_put(struct qcow2 *q, uint8_t *buf);
+/* In a fiber: what the guest reads at [off, off+len); zeros past the end of the disk. */
+must_check int qcow2_read_old(struct qcow2 *q, uint8_t *buf, uint64_t off, uint64_t len);
+/* In a fiber: does no layer hold data there?  By the tables, not by looking at the data. */
+must_check int qcow2_reads_zero(struct qcow2 *q, uint64_t off, uint64_t len, bool *zero);
+
+/* ---- free.c ---- */
+
+must_check int qcow2_free_init(struct qcow2 *q);
+void qcow2_free_fini(struct qcow2 *q);
+/*
+ * In a fiber, without table_lock: n host clusters lost a name in some table, in memory so far.
+ * -errno: they leak.
+ */
+must_check int qcow2_clusters_free(struct qcow2 *q, uint64_t first, uint64_t n);
+/* A flush begins; its ticket. */
+uint64_t qcow2_freed_stage(struct qcow2 *q);
+/* In a fiber: the flush with this ticket has made all durable. */
+must_check int qcow2_freed_release(struct qcow2 *q, uint64_t ticket);
 
 /* ---- alloc.c ---- */
 
@@ -138,6 +186,13 @@ must_check int qcow2_alloc_close(struct qcow2 *q);
 
 /* In a fiber: sets counts of [first, first+n) in the cache; -EIO if one has no block. */
 must_check int qcow2_refs_set(struct qcow2 *q, uint64_t first, uint64_t n, uint64_t value);
+
+/*
+ * In a fiber: counts [first, first+*k) down by one, where k <= n is as far as all of them become
+ * unused, or all stay used.
+ */
+must_check int qcow2_refs_drop(
+	struct qcow2 *q, uint64_t first, uint64_t n, uint64_t *k, bool *unused);
 
 enum ref_state { REF_FREE, REF_USED, REF_NO_BLOCK };
 /* In a fiber: the state of cluster first, and for how many clusters it goes on (at most one slice).
@@ -180,10 +235,13 @@ void mem_table_set(struct mem_table *t, uint32_t i, uint64_t v, uint64_t need);
 /* Says once what is wrong with the image; returns -EIO. */
 int qcow2_broken(struct qcow2 *q, const char *what, uint64_t at);
 
-/* ---- read.c, write.c, resize.c ---- */
+/* ---- read.c, write.c, zero.c, resize.c, open.c: the format's operations ---- */
 
 int qcow2_read(struct format *fmt, struct iovec *iov, int niov, uint64_t off, uint64_t len);
 int qcow2_grow(struct format *fmt, uint64_t size);
 int qcow2_write(struct format *fmt, struct iovec *iov, int niov, uint64_t off, uint64_t len);
+int qcow2_zeroes(struct format *fmt, uint64_t off, uint64_t len, unsigned flags);
+int qcow2_discard(struct format *fmt, uint64_t off, uint64_t len);
+int qcow2_flush(struct format *fmt);
 
 #endif

@@ -53,7 +53,8 @@ int qcow2_read(struct format *fmt, struct iovec *iov, int niov, uint64_t off, ui
 			return err;
 		if (m.kind == MAP_DATA)
 			err = iov_transfer(
-				fmt->file, FILE_READ, &dst, m.host_off, 0, m.len, 0);
+				fmt->file, FILE_READ, &dst, m.host_off, NOTHING_BESIDE, m.len,
+				NOTHING_BESIDE);
 		else if (m.kind == MAP_HOLE)
 			err = read_below(fmt, &dst, off, m.len);
 		else

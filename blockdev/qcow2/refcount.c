@@ -69,6 +69,37 @@ int qcow2_refs_set(struct qcow2 *q, uint64_t first, uint64_t n, uint64_t value)
 	return 0;
 }
 
+int qcow2_refs_drop(struct qcow2 *q, uint64_t first, uint64_t n, uint64_t *k, bool *unused)
+{
+	uint32_t per = entries_per_slice(q), order = q->h.refcount_order;
+	uint32_t i = (uint32_t)(first % q->refs_per_block % per), j = 0, from, to;
+	struct slice *s;
+	uint64_t off, old = 0;
+	int err = count_off(q, first, &off);
+
+	if (!err && !off)
+		err = qcow2_broken(q, "no refcount block for cluster", first);
+	if (!err)
+		err = cache_get_rw(&q->refs, off, &s);
+	if (err)
+		return err;
+	n = min_u64(n, per - i);
+	for (; j < n; j++) {
+		old = qcow2_refcount_get(s->data, i + j, order);
+		if (!old || (j && (old == 1) != *unused))
+			break;
+		*unused = old == 1;
+		qcow2_refcount_set(s->data, i + j, order, old - 1);
+	}
+	from = (uint32_t)(((uint64_t)i << order) / 8);
+	to = (uint32_t)(((uint64_t)(i + j) << order) + 7) / 8;
+	if (j)
+		cache_dirty(&q->refs, s, from, to - from, 0);
+	cache_put(&q->refs, &s);
+	*k = j;
+	return j ? 0 : qcow2_broken(q, "a cluster in use counts as free:", first);
+}
+
 int qcow2_refs_state(struct qcow2 *q, uint64_t first, enum ref_state *st, uint64_t *run)
 {
 	uint32_t per = entries_per_slice(q), order = q->h.refcount_order;

@@ -13,8 +13,11 @@
  * later one in written space does not.  A recorded Debian install has 6,367 writes into
  * sectors that were never written; filled up to 64 KiB, 2,483 are left, for 7 % more bytes.
  *
- * Two writes that allocate the same guest cluster take turns: the later one waits on
- * q->pending and then finds the cluster mapped.
+ * Clusters that the guest may not write in place (a backing file's content, one shared with a
+ * snapshot) are copied: a new cluster gets the old content around the data, in one write.
+ *
+ * Two that change the entry of the same guest cluster take turns (qcow2_claim()): the later one
+ * waits on q->pending and then finds the cluster mapped.
  */
 #include <string.h>
 #include "blockdev/qcow2/qcow2.h"
@@ -37,7 +40,8 @@ static bool pending_overlaps(const struct qcow2 *q, uint64_t first, uint64_t n)
 
 static int write_in_place(struct qcow2 *q, struct iov_cursor *src, uint64_t host_off, uint64_t len)
 {
-	int err = iov_transfer(q->fmt.file, FILE_WRITE, src, host_off, 0, len, 0);
+	int err = iov_transfer(q->fmt.file, FILE_WRITE, src, host_off, NOTHING_BESIDE,
+		len, NOTHING_BESIDE);
 
 	if (!err)
 		sync_note(&q->fmt.sync);
@@ -56,59 +60,138 @@ static int write_fresh(
 		before = host_off % unit;
 		after = round_up(host_off + len, unit) - (host_off + len);
 	}
-	err = iov_transfer(q->fmt.file, FILE_WRITE, src, host_off - before, before, len, after);
+	err = iov_transfer(q->fmt.file, FILE_WRITE, src, host_off - before,
+		(struct beside){before, NULL}, len, (struct beside){after, NULL});
 	if (!err)
 		sync_note(&q->fmt.sync);
 	return err;
 }
 
-/* Data into clusters that hold something else: the whole of them is written (R2). */
-static int write_whole(struct qcow2 *q, struct iov_cursor *src, uint64_t host_off, uint64_t head,
-	uint64_t len, uint64_t clusters)
-{
-	uint64_t tail = (clusters << q->h.cluster_bits) - head - len;
-	int err = iov_transfer(q->fmt.file, FILE_WRITE, src, host_off, head, len, tail);
-
-	if (!err)
-		sync_note(&q->fmt.sync);
-	return err;
-}
-
-struct alloc_write {
+struct piece {
 	uint64_t off, len; /* guest bytes */
-	uint64_t host_off; /* 0: clusters must be found */
+	const struct mapping *m;
 };
 
-/* The range lies in unmapped clusters (or ones mapped as zero); nobody else is allocating them. */
-static int write_alloc(
-	struct qcow2 *q, struct iov_cursor *src, struct alloc_write w, uint64_t *done)
+/* Whole clusters: what the guest reads there now, and the data in it. */
+static int write_whole(struct qcow2 *q, struct iov_cursor *src, struct piece w, struct run r,
+	uint64_t len, bool old)
+{
+	uint64_t size = q->h.cluster_size, head = w.off & (size - 1);
+	uint64_t tail = r.n * size - head - len;
+	uint8_t *buf = old && head + tail ? qcow2_cow_get(q) : NULL;
+	int err = 0;
+
+	if (buf && head)
+		err = qcow2_read_old(q, buf, w.off - head, head);
+	if (buf && tail && !err)
+		err = qcow2_read_old(q, buf + size, w.off + len, tail);
+	if (!err)
+		err = iov_transfer(q->fmt.file, FILE_WRITE, src, r.first << q->h.cluster_bits,
+			(struct beside){head, buf}, len,
+			(struct beside){tail, buf ? buf + size : NULL});
+	if (!err)
+		sync_note(&q->fmt.sync);
+	if (buf)
+		qcow2_cow_put(q, buf);
+	return err;
+}
+
+/* Does the guest read anything but zeros in these clusters now? */
+static int holds_something(struct qcow2 *q, struct piece w, uint64_t n, bool *old)
+{
+	uint64_t start = w.off & ~(uint64_t)(q->h.cluster_size - 1);
+	int err = 0;
+
+	*old = w.m->kind == MAP_DATA;
+	if (w.m->kind == MAP_HOLE && q->fmt.backing) {
+		err = qcow2_reads_zero(q, start, n << q->h.cluster_bits, old);
+		*old = !*old;
+	}
+	return err;
+}
+
+/* Data and entries; r has clusters enough for *done bytes. */
+static int write_into(
+	struct qcow2 *q, struct iov_cursor *src, struct piece w, struct run r, uint64_t done)
+{
+	uint64_t head = w.off & (q->h.cluster_size - 1), need = r.need;
+	bool old;
+	int err = holds_something(q, w, r.n, &old);
+
+	if (err)
+		return err;
+	if (r.fresh && !old) {
+		err = write_fresh(q, src, r, head, done);
+	} else {
+		/* R2: the entry may not arrive before the data: there would be garbage in a used
+		 * cluster, zeros in a new one, and either would hide what was there. */
+		err = write_whole(q, src, w, r, done, old);
+		need = q->fmt.sync.writes;
+	}
+	if (err)
+		return err;
+	return qcow2_l2_set(
+		q, w.off - head, r.n, (r.first << q->h.cluster_bits) | QCOW2_OFLAG_COPIED, need);
+}
+
+/* The clusters are claimed, and cannot be written in place. */
+static int write_alloc(struct qcow2 *q, struct iov_cursor *src, struct piece w, uint64_t *done)
 {
 	uint64_t head = w.off & (q->h.cluster_size - 1);
 	uint64_t n = div_round_up(head + w.len, q->h.cluster_size);
-	struct run r = {.first = w.host_off >> q->h.cluster_bits, .n = n, .fresh = false};
-	int err;
+	bool host = w.m->kind == MAP_DATA || w.m->kind == MAP_ZERO_HOST;
+	bool reuse = w.m->kind == MAP_ZERO_HOST && w.m->writable;
+	struct run r = {.first = w.m->host_off >> q->h.cluster_bits, .n = n};
+	int err = reuse ? 0 : qcow2_alloc(q, n, &r);
 
-	if (!w.host_off) {
-		err = qcow2_alloc(q, n, &r);
-		if (err)
-			return err;
-	}
+	if (err)
+		return err;
 	*done = min_u64(w.len, (r.n << q->h.cluster_bits) - head);
-	if (r.fresh)
-		err = write_fresh(q, src, r, head, *done);
-	else
-		err = write_whole(q, src, r.first << q->h.cluster_bits, head, *done, r.n);
-	if (!err) {
-		/* R2: what was in a used cluster must be gone from disk before the entry. */
-		uint64_t need = r.fresh ? r.need : q->fmt.sync.writes;
-
-		err = qcow2_l2_set(q, w.off - head, r.n, r.first << q->h.cluster_bits, need);
-	}
-	if (err && !w.host_off) {
+	err = write_into(q, src, w, r, *done);
+	if (err && !reuse) {
 		r.fresh = false;
 		qcow2_alloc_add(q, &r);
 	}
+	if (!err && host && !reuse)
+		err = qcow2_clusters_free(q, w.m->host_off >> q->h.cluster_bits, r.n);
 	return err;
+}
+
+int qcow2_claim(struct qcow2 *q, uint64_t off, uint64_t len, bool in_place, struct pending *p,
+	struct mapping *m)
+{
+	p->n = 0;
+	for (;;) {
+		struct mapping now;
+		uint64_t n;
+		int err = qcow2_map(q, off, len, m);
+
+		if (err || (in_place && m->kind == MAP_DATA && m->writable))
+			return err;
+		err = qcow2_l2_ensure(q, off);
+		if (err)
+			return err;
+		p->first = off >> q->h.cluster_bits;
+		n = ((off + m->len - 1) >> q->h.cluster_bits) - p->first + 1;
+		if (pending_overlaps(q, p->first, n)) {
+			fiber_queue_wait(&q->pending_q);
+			continue;
+		}
+		/* The map may have changed while l2_ensure() waited. */
+		if (qcow2_map_cached(q, off, m->len, &now) && now.kind == m->kind &&
+			now.len == m->len && now.host_off == m->host_off &&
+			now.writable == m->writable) {
+			p->n = n;
+			list_add_tail(&q->pending, &p->link);
+			return 0;
+		}
+	}
+}
+
+void qcow2_unclaim(struct qcow2 *q, struct pending *p)
+{
+	list_del(&p->link);
+	fiber_queue_wake_all(&q->pending_q);
 }
 
 /* One piece; *done bytes of it were written. */
@@ -117,47 +200,15 @@ static int write_piece(
 {
 	struct pending p;
 	struct mapping m;
-	int err;
+	int err = qcow2_claim(q, off, len, true, &p, &m);
 
-	for (;;) {
-		err = qcow2_map(q, off, len, &m);
-		if (err)
-			return err;
-		if (m.kind == MAP_DATA)
-			break;
-		err = qcow2_l2_ensure(q, off);
-		if (err)
-			return err;
-		p.first = off >> q->h.cluster_bits;
-		p.n = ((off + m.len - 1) >> q->h.cluster_bits) - p.first + 1;
-		if (!pending_overlaps(q, p.first, p.n)) {
-			/* The map may have changed while l2_ensure() waited. */
-			struct mapping now;
-
-			if (qcow2_map_cached(q, off, m.len, &now) && now.kind == m.kind &&
-				now.len == m.len)
-				break;
-			continue;
-		}
-		fiber_queue_wait(&q->pending_q);
-	}
+	if (err)
+		return err;
 	*done = m.len;
-	if (m.kind == MAP_DATA) {
-		if (!m.writable)
-			return qcow2_broken(q,
-				"shared data cluster, in an image without snapshots, at",
-				m.host_off);
+	if (!p.n)
 		return write_in_place(q, src, m.host_off, m.len);
-	}
-	list_add_tail(&q->pending, &p.link);
-	err = write_alloc(q, src,
-		(struct alloc_write){off, m.len,
-			m.kind == MAP_ZERO_HOST && m.writable
-				? m.host_off & ~(uint64_t)(q->h.cluster_size - 1)
-				: 0},
-		done);
-	list_del(&p.link);
-	fiber_queue_wake_all(&q->pending_q);
+	err = write_alloc(q, src, (struct piece){off, m.len, &m}, done);
+	qcow2_unclaim(q, &p);
 	return err;
 }
 

@@ -20,19 +20,28 @@ struct row {
 	uint32_t max_sectors; /* of one request */
 	int ops;
 	uint64_t l2_cache; /* bytes; 0: automatic */
+	uint32_t version;
+	uint64_t below; /* bytes of a backing file; 0: none */
 };
 
 static const struct row rows[] = {
-	{"64k", 65536, 16, false, 64 * MiB, 256, 1500, 0},
-	{"64k lazy", 65536, 16, true, 64 * MiB, 256, 1500, 0},
-	{"64k tiny cache", 65536, 16, false, 20 * GiB, 300, 1500, 1},
-	{"512 bytes", 512, 16, false, 16 * MiB, 40, 2000, 1},
-	{"512 bytes, 64-bit counts", 512, 64, false, 32 * MiB, 300, 2000, 1},
-	{"512 bytes lazy, 1-bit counts", 512, 1, true, 16 * MiB, 40, 2000, 0},
-	{"4k", 4096, 8, false, 256 * MiB, 100, 2000, 1},
-	{"2M", 2097152, 16, false, 1 * GiB, 600, 300, 0},
-	{"2M lazy", 2097152, 32, true, 1 * GiB, 600, 300, 1},
+	{"64k", 65536, 16, false, 64 * MiB, 256, 1500, 0, 0, 0},
+	{"64k lazy", 65536, 16, true, 64 * MiB, 256, 1500, 0, 0, 0},
+	{"64k tiny cache", 65536, 16, false, 20 * GiB, 300, 1500, 1, 0, 0},
+	{"512 bytes", 512, 16, false, 16 * MiB, 40, 2000, 1, 0, 0},
+	{"512 bytes, 64-bit counts", 512, 64, false, 32 * MiB, 300, 2000, 1, 0, 0},
+	{"512 bytes lazy, 1-bit counts", 512, 1, true, 16 * MiB, 40, 2000, 0, 0, 0},
+	{"4k", 4096, 8, false, 256 * MiB, 100, 2000, 1, 0, 0},
+	{"2M", 2097152, 16, false, 1 * GiB, 600, 300, 0, 0, 0},
+	{"2M lazy", 2097152, 32, true, 1 * GiB, 600, 300, 1, 0, 0},
+	{"version 2", 65536, 16, false, 64 * MiB, 256, 1500, 0, .version = 2},
+	{"64k over a shorter one", 65536, 16, false, 64 * MiB, 256, 1500, 0, .below = 20 * MiB},
+	{"4k over a longer one", 4096, 16, true, 64 * MiB, 100, 2000, 1, .below = 80 * MiB},
+	{"512 over another, version 2", 512, 16, false, 16 * MiB, 40, 2000, 1, .version = 2,
+		.below = 16 * MiB},
 };
+
+static char below_path[512];
 
 struct job {
 	const struct row *row;
@@ -63,6 +72,23 @@ static bool pick(struct job *j, uint64_t *at, uint64_t *n)
 	return true;
 }
 
+static void all_versions(struct job *j, uint64_t at, uint64_t n, uint32_t v)
+{
+	for (uint64_t s = 0; s < n; s++)
+		j->versions[at + s] = v;
+}
+
+/* What is discarded reads as it did or as zeros: as which, the model has to look. */
+static void discard(struct job *j, uint8_t *buf, uint64_t at, uint64_t n)
+{
+	ck_assert_int_eq(disk_discard(j->d, n * SECTOR, at * SECTOR), 0);
+	ck_assert_int_eq(disk_pread(j->d, buf, n * SECTOR, at * SECTOR), 0);
+	for (uint64_t s = 0; s < n; s++)
+		if (!buf[s * SECTOR] && !memcmp(buf + s * SECTOR, buf + s * SECTOR + 1, SECTOR - 1))
+			j->versions[at + s] = 0;
+	ck_assert(!pattern_differs(buf, at, n, j->versions + at));
+}
+
 static void one_op(struct job *j, uint8_t *buf)
 {
 	uint64_t at, n, bad;
@@ -74,15 +100,21 @@ static void one_op(struct job *j, uint8_t *buf)
 	}
 	if (!pick(j, &at, &n))
 		return;
-	if (kind < 7) {
+	if (kind == 6) {
+		ck_assert_int_eq(disk_zeroes(j->d, n * SECTOR, at * SECTOR,
+					 rnd(j) % 2 ? BLK_UNMAP : 0),
+			0);
+		all_versions(j, at, n, 0);
+	} else if (kind == 7) {
+		discard(j, buf, at, n);
+	} else if (kind < 6) {
 		uint32_t v = ++j->version;
 
 		pattern_make(buf, at, n, v);
 		ck_assert_int_eq(disk_pwrite(j->d, buf, n * SECTOR, at * SECTOR,
 					 kind == 1 ? BLK_FUA : 0),
 			0);
-		for (uint64_t s = 0; s < n; s++)
-			j->versions[at + s] = v;
+		all_versions(j, at, n, v);
 	} else {
 		ck_assert_int_eq(disk_pread(j->d, buf, n * SECTOR, at * SECTOR), 0);
 		bad = pattern_differs(buf, at, n, j->versions + at);
@@ -145,6 +177,9 @@ static struct disk *reopen(struct loop *l, const struct row *row, const char *pa
 	struct disk_opts o = {.path = path,
 		.format = "qcow2",
 		.cache = mode,
+		.unmap = true,
+		.backing = row->below ? below_path : NULL,
+		.backing_format = "qcow2",
 		.l2_cache_bytes = row->l2_cache,
 		.refcount_cache_bytes = row->l2_cache};
 	struct disk *d;
@@ -163,11 +198,45 @@ static void clean_after(struct loop *l, const struct row *row, const char *path)
 	ck_assert_msg(q == 0 || q == -1, "%s: qemu-img check says %d", row->name, q);
 }
 
+static int fill_below_fiber(void *arg)
+{
+	struct job *j = arg;
+	uint64_t end = disk_size(j->d) / SECTOR;
+	uint8_t *buf = malloc(256 * SECTOR);
+
+	/* With holes of all sizes between. */
+	for (uint64_t at = 0; at < end;) {
+		uint64_t n = min_u64(1 + rnd(j) % 256, end - at);
+
+		pattern_make(buf, at, n, 1);
+		ck_assert_int_eq(disk_pwrite(j->d, buf, n * SECTOR, at * SECTOR, 0), 0);
+		if (at < j->sectors)
+			all_versions(j, at, min_u64(n, j->sectors - at), 1);
+		at += n + rnd(j) % 300;
+	}
+	free(buf);
+	j->version = 1;
+	return 0;
+}
+
+static void make_below(struct loop *l, struct job *j)
+{
+	struct qcow2_create_opts o = {.size = j->row->below};
+	struct row below = {.name = "below"};
+
+	strcpy(below_path, image_path("below.qcow2"));
+	image_create_qcow2(l, below_path, &o);
+	j->d = reopen(l, &below, below_path, CACHE_WRITEBACK);
+	ck_assert_int_eq(fiber_run(l, fill_below_fiber, j), 0);
+	ck_assert_int_eq(disk_close(j->d, NULL), 0);
+}
+
 static void run_row(const struct row *row, enum loop_aio aio, enum cache_mode mode)
 {
 	struct qcow2_create_opts o = {.size = row->size,
 		.cluster_size = row->cluster,
 		.refcount_bits = row->bits,
+		.version = row->version,
 		.lazy_refcounts = row->lazy};
 	struct job j = {.row = row, .sectors = min_u64(row->size, 64 * MiB) / SECTOR, .seed = 7};
 	char path[512];
@@ -178,6 +247,8 @@ static void run_row(const struct row *row, enum loop_aio aio, enum cache_mode mo
 	image_create_qcow2(l, path, &o);
 	j.versions = calloc(j.sectors, sizeof(*j.versions));
 	j.busy = calloc(j.sectors, 1);
+	if (row->below)
+		make_below(l, &j);
 	for (int round = 0; round < 2; round++) {
 		j.d = reopen(l, row, path, mode);
 		j.left = row->ops / 2;
@@ -190,6 +261,8 @@ static void run_row(const struct row *row, enum loop_aio aio, enum cache_mode mo
 	ck_assert_int_eq(disk_close(j.d, NULL), 0);
 	loop_free(l);
 	unlink(path);
+	if (row->below)
+		unlink(below_path);
 	free(j.versions);
 	free(j.busy);
 }

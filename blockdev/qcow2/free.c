@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * free.c - clusters that a table named until now: the quarantine (R3, R6).
+ *
+ * Such a cluster may not be counted down, punched or handed out again before
+ *
+ *   - the change that took the name away is durable, else a cut shows another's data or a
+ *     hole where the old content has to be;
+ *   - every request that was in flight when the name went has ended, else it still reads
+ *     from there, or writes there.
+ *
+ *   qcow2_clusters_free() --> listed --flush begins: ticket--> staged --tables durable, requests
+ *   ended--> counted down, punched where the last name is gone, found by the allocator again
+ *
+ * A full list makes the fiber that frees do a flush of its own.  Compressed clusters are no
+ * runs of whole clusters; whoever frees one lists each host cluster that it touches.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include "blockdev/qcow2/qcow2.h"
+
+#define FREED_MAX 4096
+
+struct freed {
+	uint64_t first, n; /* clusters, each to be counted down by one */
+	uint64_t epoch;    /* of the requests that may be using them */
+	uint64_t ticket;   /* of the flush that makes the change durable; 0: none began yet */
+};
+
+int qcow2_free_init(struct qcow2 *q)
+{
+	q->freed = calloc(FREED_MAX, sizeof(*q->freed));
+	return q->freed ? 0 : -ENOMEM;
+}
+
+void qcow2_free_fini(struct qcow2 *q)
+{
+	free(q->freed);
+	q->freed = NULL;
+}
+
+int qcow2_clusters_free(struct qcow2 *q, uint64_t first, uint64_t n)
+{
+	struct freed *last = q->n_freed ? &q->freed[q->n_freed - 1] : NULL;
+
+	if (last && !last->ticket && last->epoch == q->fmt.epoch && last->first + last->n == first) {
+		last->n += n;
+		return 0;
+	}
+	while (q->n_freed == FREED_MAX) {
+		int err = qcow2_flush(&q->fmt);
+
+		if (err)
+			return err; /* they leak */
+		if (q->n_freed == FREED_MAX)
+			fiber_yield(); /* a request that was in flight then still is */
+	}
+	q->freed[q->n_freed++] =
+		(struct freed){.first = first, .n = n, .epoch = q->fmt.epoch};
+	return 0;
+}
+
+uint64_t qcow2_freed_stage(struct qcow2 *q)
+{
+	q->ticket++;
+	for (uint32_t i = 0; i < q->n_freed; i++)
+		if (!q->freed[i].ticket)
+			q->freed[i].ticket = q->ticket;
+	return q->ticket;
+}
+
+/* The caller holds table_lock, so that nobody takes a cluster between its count and its hole. */
+static int let_go(struct qcow2 *q, uint64_t first, uint64_t n)
+{
+	while (n) {
+		uint64_t k;
+		bool unused;
+		int err = qcow2_refs_drop(q, first, n, &k, &unused);
+
+		if (err)
+			return err;
+		if (unused) { /* all k of them */
+			uint64_t off = first << q->h.cluster_bits, len = k << q->h.cluster_bits;
+
+			cache_forget(&q->l2, off, len);
+			if (q->fmt.unmap && off < file_size(q->fmt.file)) {
+				err = file_punch(q->fmt.file, off,
+					min_u64(len, file_size(q->fmt.file) - off));
+				if (err)
+					return err;
+				sync_note(&q->fmt.sync);
+			}
+			q->hole = min_u64(q->hole, first);
+		}
+		first += k;
+		n -= k;
+	}
+	return 0;
+}
+
+int qcow2_freed_release(struct qcow2 *q, uint64_t ticket)
+{
+	uint32_t kept = 0, n;
+	int err = 0;
+
+	if (!q->n_freed)
+		return 0;
+	fiber_lock(&q->table_lock);
+	n = q->n_freed;
+	for (uint32_t i = 0; i < n; i++) {
+		struct freed f = q->freed[i]; /* the list grows meanwhile, at its end */
+
+		if (err || !f.ticket || f.ticket > ticket || !format_epoch_over(&q->fmt, f.epoch))
+			q->freed[kept++] = f;
+		else
+			err = let_go(q, f.first, f.n); /* on error what is left of it leaks */
+	}
+	memmove(&q->freed[kept], &q->freed[n], (q->n_freed - n) * sizeof(*q->freed));
+	q->n_freed -= n - kept;
+	fiber_unlock(&q->table_lock);
+	return err;
+}
