@@ -22,13 +22,14 @@ struct host_op {
 	int err;
 };
 
-enum guest_kind { GUEST_WRITE, GUEST_FLUSH, GUEST_WCE_OFF, GUEST_WCE_ON };
+/* A write of zeros is a GUEST_WRITE of version 0. */
+enum guest_kind { GUEST_WRITE, GUEST_DISCARD, GUEST_FLUSH, GUEST_WCE_OFF, GUEST_WCE_ON };
 
 struct guest_op {
 	enum guest_kind kind;
 	bool fua, wce_at_submit, wce_at_end;
 	uint64_t sector, n; /* of 512 bytes */
-	uint32_t version;   /* what was written; unique */
+	uint32_t version;   /* what was written; unique, but for zeros: 0 */
 	uint64_t submitted, acknowledged;
 	int err;
 };

@@ -37,6 +37,11 @@ uint64_t oracle_word(const void *content)
 	return (bad[0] | bad[1]) || (w0 && !(word & VERSION_MASK)) ? ORACLE_GARBAGE : word;
 }
 
+static bool has_range(const struct guest_op *g)
+{
+	return g->kind == GUEST_WRITE || g->kind == GUEST_DISCARD;
+}
+
 static void find_runs(struct oracle *o)
 {
 	for (uint64_t s = 0; s < o->n_sectors; s++) {
@@ -55,7 +60,7 @@ int oracle_init(struct oracle *o, const struct crash_log *log, uint64_t n_sector
 	uint64_t links = 0;
 
 	for (uint64_t i = 0; i < log->n_guest; i++)
-		links += log->guest[i].kind == GUEST_WRITE ? log->guest[i].n : 0;
+		links += has_range(&log->guest[i]) ? log->guest[i].n : 0;
 	*o = (struct oracle){.log = log, .n_sectors = n_sectors};
 	o->first = malloc(n_sectors * sizeof(*o->first));
 	o->links = malloc((links + 1) * sizeof(*o->links));
@@ -71,7 +76,7 @@ int oracle_init(struct oracle *o, const struct crash_log *log, uint64_t n_sector
 	for (uint64_t i = 0; i < log->n_guest; i++) {
 		const struct guest_op *g = &log->guest[i];
 
-		for (uint64_t s = g->sector; g->kind == GUEST_WRITE && s < g->sector + g->n; s++) {
+		for (uint64_t s = g->sector; has_range(g) && s < g->sector + g->n; s++) {
 			o->links[o->n_links] = (struct oracle_link){(uint32_t)i, o->first[s]};
 			o->first[s] = (uint32_t)o->n_links++;
 		}
@@ -133,24 +138,37 @@ bool oracle_next_run(const struct oracle *o, uint64_t *at, uint64_t *n)
 	return false;
 }
 
-static enum verdict judge_version(const struct oracle *o, uint64_t sector, uint32_t version)
+/* Was something stable written after all of found?  NULL: after the beginning. */
+static bool overtaken(const struct oracle *o, uint64_t sector, const struct guest_op *found)
 {
-	const struct guest_op *found = NULL;
-
-	for (uint32_t l = o->first[sector]; version && l != NO_LINK; l = o->links[l].next)
-		if (o->log->guest[o->links[l].op].version == version)
-			found = &o->log->guest[o->links[l].op];
-	if (version && (!found || found->submitted > o->at))
-		return GARBAGE;
 	for (uint32_t l = o->first[sector]; l != NO_LINK; l = o->links[l].next) {
 		const struct guest_op *w = &o->log->guest[o->links[l].op];
 
-		if (w == found || !stable(o, w))
+		if (w == found || w->kind != GUEST_WRITE || !stable(o, w))
 			continue;
 		if (!found || w->submitted > found->acknowledged)
-			return version ? STALE : LOST_DURABLE;
+			return true;
 	}
-	return LEGAL;
+	return false;
+}
+
+/* Zeros may be what was there first, or what any write of zeros or discard left. */
+static enum verdict judge_version(const struct oracle *o, uint64_t sector, uint32_t version)
+{
+	enum verdict v = GARBAGE;
+
+	if (!version && !overtaken(o, sector, NULL))
+		return LEGAL;
+	for (uint32_t l = o->first[sector]; l != NO_LINK; l = o->links[l].next) {
+		const struct guest_op *g = &o->log->guest[o->links[l].op];
+
+		if (g->version != version || g->submitted > o->at)
+			continue;
+		if (!overtaken(o, sector, g))
+			return LEGAL;
+		v = STALE;
+	}
+	return version ? v : LOST_DURABLE;
 }
 
 enum verdict oracle_judge_word(struct oracle *o, uint64_t sector, uint64_t word)

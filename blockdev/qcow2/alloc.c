@@ -9,7 +9,7 @@
  * come by.  A power cut leaks at most what is reserved; a clean close gives it back.
  *
  * Free clusters inside the file are looked for first, a bounded stretch at a time, then the
- * file grows, in steps of an eighth of its size.
+ * file grows, in steps of an eighth of its size, and for a small disk of an eighth of the disk.
  */
 #include <string.h>
 #include "blockdev/qcow2/qcow2.h"
@@ -17,6 +17,7 @@
 /* Large enough that fdatasync seldom meets a changed file size; small enough to leak in a cut. */
 #define STEP_MIN   (16 * MiB)
 #define STEP_MAX   (128 * MiB)
+#define CLUSTERS_MIN 16
 #define SEARCH_MAX 64 /* slices of refcounts looked at in one search for free clusters */
 
 static uint64_t step_clusters(const struct qcow2 *q)
@@ -24,7 +25,8 @@ static uint64_t step_clusters(const struct qcow2 *q)
 	uint64_t bytes = (q->end << q->h.cluster_bits) / 8;
 
 	bytes = bytes < STEP_MIN ? STEP_MIN : min_u64(bytes, STEP_MAX);
-	return bytes >> q->h.cluster_bits;
+	bytes = min_u64(bytes, q->fmt.size / 8);
+	return max_u64(bytes >> q->h.cluster_bits, CLUSTERS_MIN);
 }
 
 void qcow2_alloc_add(struct qcow2 *q, const struct run *r)

@@ -23,6 +23,8 @@ struct row {
 	unsigned max;  /* sectors of one request */
 	unsigned ops;  /* guest requests in one run */
 	unsigned flush, fua, flip; /* out of 100 requests */
+	unsigned zero, discard;    /* too; half of the zeros may unmap */
+	bool below;                /* over a backing file */
 	bool reopen;               /* clean close and reopen half way */
 	bool cut;                  /* a power cut half way; work goes on with what it left */
 	uint64_t grow; /* bytes that the disk grows to while it is worked on; 0: it does not */
@@ -30,6 +32,10 @@ struct row {
 	unsigned junk; /* free clusters, not empty, at the end of the new image */
 	unsigned dear; /* states cost this many times the usual: that many fewer; 0 is 1 */
 };
+#define BELOW_SECTORS 1536u
+/* Of the backing file that all such rows share; made when first asked for. */
+const char *below_path(const struct row *row);
+
 extern const struct row rows[];
 extern const unsigned n_rows;
 

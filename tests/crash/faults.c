@@ -97,7 +97,7 @@ static bool promises(const struct guest_op *g)
 {
 	if (g->kind == GUEST_WRITE)
 		return g->fua || !g->wce_at_submit || !g->wce_at_end;
-	return g->kind != GUEST_WCE_ON;
+	return g->kind == GUEST_FLUSH || g->kind == GUEST_WCE_OFF;
 }
 
 static void keep_promises_only(struct crash_log *log)

@@ -213,6 +213,8 @@ static bool open_and_read(struct judge *j)
 {
 	struct explorer *e = j->e;
 	struct disk_opts o = {.format = e->r->row->format,
+		.backing = below_path(e->r->row),
+		.backing_format = "raw",
 		.l2_cache_bytes = 64 * KiB,
 		.refcount_cache_bytes = 32 * KiB};
 	struct why why = {{0}};

@@ -21,6 +21,8 @@
 /* All within a few L2 tables, so that the tables are what is at stake. */
 #define SMALL .span = 2048, .max = 24
 
+#define BELOW .below = true, .span = 1600
+
 /* That a row overrides a default is the point. */
 #pragma GCC diagnostic ignored "-Woverride-init"
 
@@ -67,6 +69,24 @@ const struct row rows[] = {
 	QCOW2("4k depth 64", 32 * MiB, 4096, .depth = 64, .ops = 300, .flush = 8, .flip = 2),
 	QCOW2("4k lazy 1-bit", 32 * MiB, 4096, LAZY, COUNTS(1), SMALL, .flip = 3, .reopen = true),
 	QCOW2("4k reuse", 32 * MiB, 4096, SMALL, .flip = 3, .junk = 200, .tiny = true),
+
+	RAW("raw discard", 4 * MiB, .span = 512, .max = 64, .flip = 3, .zero = 15, .discard = 25),
+	/* Much is freed, and used again: the disk is small, so little is counted ahead. */
+	QCOW2("4k discard", 4 * MiB, 4096, .span = 1024, .ops = 300, .flip = 4, .zero = 5,
+		.discard = 35),
+	QCOW2("512 discard", 512 * KiB, 512, .span = 500, .ops = 300, .zero = 5, .discard = 35,
+		.tiny = true),
+	QCOW2("512 lazy discard", 512 * KiB, 512, LAZY, .depth = 64, .span = 500, .ops = 300,
+		.flip = 4, .zero = 20, .discard = 20),
+	QCOW2("64k zeros", 64 * MiB, 65536, .max = 300, .flip = 4, .zero = 25, .discard = 15),
+	QCOW2("4k lazy discard", 32 * MiB, 4096, LAZY, SMALL, .flip = 4, .zero = 10, .discard = 25,
+		.reopen = true),
+	QCOW2("4k below", 4 * MiB, 4096, SMALL, BELOW, .flip = 4),
+	QCOW2("512 below discard", 4 * MiB, 512, SMALL, BELOW, .flip = 4, .zero = 12, .discard = 15,
+		.tiny = true),
+	QCOW2("64k below writethrough", 4 * MiB, 65536, WRITETHROUGH, BELOW, .flip = 3, .zero = 5),
+	QCOW2("version 2 below", 4 * MiB, 4096, SMALL, BELOW, .create.version = 2, .zero = 8,
+		.discard = 8),
 
 	/* One run of clusters after the other. */
 	QCOW2("512k runs", 128 * MiB, 524288, .span = 131072, .max = 8, .flush = 6, .fua = 0),

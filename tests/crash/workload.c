@@ -3,9 +3,11 @@
  * workload.c - random guests: writes, flushes, FUA and changes of the cache bit, through the
  * public block API, every request logged at submission and acknowledgement.
  */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "blockdev/file/fault.h"
 #include "tests/crash/crash.h"
 
@@ -33,28 +35,45 @@ static void must_unless_faulty(const struct guest *g, int err, const char *what)
 		must(err, what);
 }
 
-static void do_write(struct guest *g, bool fua)
+enum change { WRITE, ZERO, DISCARD };
+
+static int change(struct guest *g, const struct guest_op *op, enum change what)
 {
-	const struct row *row = g->r->row;
-	struct guest_op op = {.kind = GUEST_WRITE, .fua = fua};
-	uint64_t n_sectors = disk_size(g->d) / SECTOR, i;
+	uint64_t len = op->n * SECTOR, off = op->sector * SECTOR;
 	uint8_t *buf;
+	int err;
+
+	if (what == ZERO)
+		return disk_zeroes(g->d, len, off,
+			(op->fua ? BLK_FUA : 0) | (rng_next(&g->rng) & 1 ? BLK_UNMAP : 0));
+	if (what == DISCARD)
+		return disk_discard(g->d, len, off);
+	buf = malloc(len);
+	for (uint64_t s = 0; s < op->n; s++)
+		oracle_fill(buf + s * SECTOR, op->sector + s, op->version);
+	err = disk_pwrite(g->d, buf, len, off, op->fua ? BLK_FUA : 0);
+	free(buf);
+	return err;
+}
+
+static void do_change(struct guest *g, enum change what, bool fua)
+{
+	static const char *const names[] = {"write", "write of zeros", "discard"};
+	const struct row *row = g->r->row;
+	struct guest_op op = {.kind = what == DISCARD ? GUEST_DISCARD : GUEST_WRITE, .fua = fua};
+	uint64_t n_sectors = disk_size(g->d) / SECTOR, i;
 	int err;
 
 	op.n = 1 + rng_next(&g->rng) % row->max;
 	op.sector = rng_next(&g->rng) % (row->span - op.n + 1);
 	if (rng_next(&g->rng) % 4 == 0)
 		op.sector += n_sectors / 2 - row->span / 2;
-	op.version = ++g->version;
+	op.version = what == WRITE ? ++g->version : 0;
 	op.wce_at_submit = disk_wce(g->d);
-	buf = malloc(op.n * SECTOR);
-	for (uint64_t s = 0; s < op.n; s++)
-		oracle_fill(buf + s * SECTOR, op.sector + s, op.version);
 	i = crash_log_submit(&g->r->log, &op);
-	err = disk_pwrite(g->d, buf, op.n * SECTOR, op.sector * SECTOR, fua ? BLK_FUA : 0);
+	err = change(g, &op, what);
 	crash_log_ack(&g->r->log, i, disk_wce(g->d), err);
-	must_unless_faulty(g, err, "write");
-	free(buf);
+	must_unless_faulty(g, err, names[what]);
 }
 
 struct flip {
@@ -106,6 +125,11 @@ struct worker {
 	struct guest *g;
 };
 
+static enum change which(const struct row *row, unsigned k)
+{
+	return k < row->zero ? ZERO : k < row->zero + row->discard ? DISCARD : WRITE;
+}
+
 static void worker_fiber(struct fiber_start *s)
 {
 	struct guest *g = container_of(s, struct worker, start)->g;
@@ -123,7 +147,8 @@ static void worker_fiber(struct fiber_start *s)
 		else if (k < row->flush + row->flip)
 			do_flip(g);
 		else
-			do_write(g, k < row->flush + row->flip + row->fua);
+			do_change(g, which(row, rng_next(&g->rng) % 100),
+				k < row->flush + row->flip + row->fua);
 	}
 	g->workers--;
 }
@@ -193,6 +218,9 @@ static bool open_traced(struct loop *l, struct guest *g, uint64_t seed)
 	struct run_log *r = g->r;
 	struct disk_opts o = {.format = r->row->format,
 		.cache = r->row->mode,
+		.unmap = true,
+		.backing = below_path(r->row),
+		.backing_format = "raw",
 		.l2_cache_bytes = r->row->tiny,
 		.refcount_cache_bytes = r->row->tiny};
 	struct file *f, *t;
@@ -319,6 +347,64 @@ static void run(struct loop *l, struct guest *g, struct look_args *look)
 	disk_abandon(g->d);
 }
 
+/* ---- the backing file ---- */
+
+#define STRIPE 24 /* sectors of data, then as many of nothing */
+
+static char below[512];
+
+static void below_unlink(void)
+{
+	unlink(below);
+}
+
+static void fill_stripe(int fd, uint64_t at)
+{
+	uint8_t buf[STRIPE * SECTOR];
+
+	for (uint64_t s = 0; s < STRIPE; s++)
+		oracle_fill(buf + s * SECTOR, at + s, 1);
+	if (pwrite(fd, buf, sizeof(buf), (off_t)(at * SECTOR)) != (ssize_t)sizeof(buf))
+		must(-EIO, below);
+}
+
+const char *below_path(const struct row *row)
+{
+	const char *dir = getenv("TMPDIR");
+	int fd;
+
+	if (!row->below)
+		return NULL;
+	if (below[0])
+		return below;
+	snprintf(below, sizeof(below), "%s/sluice-crash-below-%d", dir ? dir : "/tmp", (int)getpid());
+	fd = open(below, O_CREAT | O_TRUNC | O_WRONLY, 0600);
+	if (fd < 0)
+		must(-errno, below);
+	for (uint64_t at = 0; at < BELOW_SECTORS; at += 2 * STRIPE)
+		fill_stripe(fd, at);
+	close(fd);
+	atexit(below_unlink);
+	return below;
+}
+
+/* What the guest finds when it first looks is as good as written and flushed long ago. */
+static void log_below(struct guest *g)
+{
+	g->version = 1;
+	for (uint64_t at = 0; at < BELOW_SECTORS; at += 2 * STRIPE) {
+		struct guest_op op = {.kind = GUEST_WRITE,
+			.fua = true,
+			.sector = at,
+			.n = STRIPE,
+			.version = 1};
+		uint64_t i = crash_log_submit(&g->r->log, &op);
+
+		g->r->log.guest[i].submitted = g->r->log.guest[i].acknowledged = 0;
+	}
+	g->r->log.clock = 0;
+}
+
 static void prepare(struct loop *l, const struct row *row, uint64_t seed, struct run_log *out)
 {
 	*out = (struct run_log){.row = row, .seed = seed};
@@ -334,6 +420,8 @@ void workload_run(struct loop *l, const struct row *row, uint64_t seed, struct r
 	struct guest g = {.r = out, .rng = seed};
 
 	prepare(l, row, seed, out);
+	if (row->below)
+		log_below(&g);
 	run(l, &g, NULL);
 }
 
@@ -345,6 +433,8 @@ void workload_run_faulty(struct loop *l, const struct row *row, uint64_t seed,
 	struct look_args look_args = {.look = look, .arg = arg};
 
 	prepare(l, row, seed, out);
+	if (row->below)
+		log_below(&g);
 	run(l, &g, &look_args);
 }
 
