@@ -43,7 +43,8 @@ int qcow2_clusters_free(struct qcow2 *q, uint64_t first, uint64_t n)
 {
 	struct freed *last = q->n_freed ? &q->freed[q->n_freed - 1] : NULL;
 
-	if (last && !last->ticket && last->epoch == q->fmt.epoch && last->first + last->n == first) {
+	if (last && !last->ticket && last->epoch == q->fmt.epoch &&
+		last->first + last->n == first) {
 		last->n += n;
 		return 0;
 	}

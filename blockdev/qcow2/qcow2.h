@@ -115,8 +115,8 @@ must_check int qcow2_map(struct qcow2 *q, uint64_t off, uint64_t len, struct map
 /* In a fiber: the L2 table for off exists in L1 afterwards. */
 must_check int qcow2_l2_ensure(struct qcow2 *q, uint64_t off);
 /*
- * In a fiber: the entries of n guest clusters from guest offset off become entry, a host offset in it
- * running on; they reach the file once number need is durable.  The table exists and
+ * In a fiber: the entries of n guest clusters from guest offset off become entry, a host offset
+ * in it running on; they reach the file once number need is durable.  The table exists and
  * is ours alone (qcow2_l2_ensure()).  The only place that changes an L2 entry.
  */
 must_check int qcow2_l2_set(
@@ -127,8 +127,8 @@ must_check int qcow2_l2_set(
 /*
  * In a fiber: waits until nobody else is allocating in the clusters of [off, off+len), of which
  * *m describes the first piece, and keeps others out of that piece until qcow2_unclaim().
- * The table is there and ours.  With in_place, data that may be written in place is not claimed (p->n
- * == 0).
+ * The table is there and ours.  With in_place, data that may be written in place is not claimed
+ * (p->n == 0).
  */
 must_check int qcow2_claim(struct qcow2 *q, uint64_t off, uint64_t len, bool in_place,
 	struct pending *p, struct mapping *m);

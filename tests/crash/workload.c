@@ -377,7 +377,8 @@ const char *below_path(const struct row *row)
 		return NULL;
 	if (below[0])
 		return below;
-	snprintf(below, sizeof(below), "%s/sluice-crash-below-%d", dir ? dir : "/tmp", (int)getpid());
+	snprintf(below, sizeof(below), "%s/sluice-crash-below-%d", dir ? dir : "/tmp",
+		(int)getpid());
 	fd = open(below, O_CREAT | O_TRUNC | O_WRONLY, 0600);
 	if (fd < 0)
 		must(-errno, below);
