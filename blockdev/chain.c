@@ -75,13 +75,15 @@ int chain_open(struct disk *d, const struct disk_opts *o, struct why *why)
 		return 0;
 	err = disk_backing_path(d->path, name, path, sizeof(path));
 	if (!err && (comes_back(d, path) || depth_of(d) >= CHAIN_MAX))
-		return why_set(why, -ELOOP, "Backing file '%.1023s' creates an infinite loop.", path);
+		return why_set(
+			why, -ELOOP, "Backing file '%.1023s' creates an infinite loop.", path);
 	below.path = path;
 	if (!err)
 		err = disk_open_above(d->loop, &below, d, &d->backing, &inner);
 	if (err)
-		return why_set(why, err, "Could not open backing file: Could not open '%.900s': %.300s",
-			path, why_text(&inner, err));
+		return why_set(why, err,
+			"Could not open backing file: Could not open '%.900s': %.300s", path,
+			why_text(&inner, err));
 	d->fmt->backing = d->backing->fmt;
 	return 0;
 }
