@@ -17,6 +17,7 @@
  * So a count of states is one of distinct ones.  Whether a choice gives a new one is seen from the
  * facts (facts.h), without building it; and most are judged without that, see memo.h.
  */
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -150,32 +151,39 @@ void explorer_violation(struct explorer *e)
 	e->t->leaks = before.leaks;
 }
 
+/* Sparse: what the state does not hold is not written. */
+static int write_out(const struct mem_image *m, const char *path)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), err = 0;
+
+	if (fd < 0)
+		return -errno;
+	for (uint64_t i = 0; i < div_round_up(m->size, MEM_PAGE) && !err; i++)
+		if (mem_page(m, i) &&
+			pwrite(fd, mem_page(m, i), MEM_PAGE, (off_t)(i * MEM_PAGE)) != MEM_PAGE)
+			err = -EIO;
+	if (ftruncate(fd, (off_t)m->size))
+		err = -errno;
+	close(fd);
+	return err;
+}
+
 static void qemu_judges(struct explorer *e)
 {
-	char path[300], cmd[400];
-	uint8_t page[MEM_PAGE];
+	char cmd[400];
 	int st;
-	FILE *f;
 
-	snprintf(path, sizeof(path), "%s", e->o->scratch);
 	model_build(&e->model, &e->c, &e->state);
 	if (explorer_dirty(&e->state))
 		return; /* it would rightly find errors before the repair */
-	f = fopen(path, "w");
-	if (!f)
+	if (write_out(&e->state, e->o->scratch)) {
+		printf("%s: cannot be written: qemu-img judges nothing\n", e->o->scratch);
 		return;
-	for (uint64_t at = 0; at < e->state.size; at += MEM_PAGE) {
-		uint64_t k = min_u64(MEM_PAGE, e->state.size - at);
-
-		mem_read(&e->state, page, k, at);
-		if (fwrite(page, 1, k, f) != k)
-			break;
 	}
-	fclose(f);
-	snprintf(cmd, sizeof(cmd), "qemu-img check -q '%s' >/dev/null 2>&1", path);
+	snprintf(cmd, sizeof(cmd), "qemu-img check -q '%s' >/dev/null 2>&1", e->o->scratch);
 	st = system(cmd);
 	e->t->qemu_judged++;
-	unlink(path);
+	unlink(e->o->scratch);
 	/* 0 clean, 3 leaks only */
 	if (WIFEXITED(st) && (WEXITSTATUS(st) == 0 || WEXITSTATUS(st) == 3))
 		return;
