@@ -84,8 +84,9 @@ maps
 result "map: 13 images, human, JSON and a part"
 
 compares() {
-	for i in $images; do
-		for k in $images; do
+	some="odd.raw holes.raw zero.qcow2 c4k.qcow2 c2M.qcow2 over.qcow2"
+	for i in $some; do
+		for k in $some; do
 			for o in "" -s -p; do
 				# How many steps it takes is no matter of compatibility.
 				case "$o $i" in -p*c512.* | -p*over.* | -p*shorter.*) continue ;; esac
@@ -98,7 +99,7 @@ compares() {
 	done
 }
 compares
-result "compare: 13 images with each other, plainly and strictly; with themselves -p"
+result "compare: 6 images with each other, plainly and strictly; with themselves -p"
 
 # --- convert ------------------------------------------------------------------------------------
 
@@ -128,14 +129,14 @@ converts() {
 		for o in "-O raw" "-O qcow2" "-O qcow2 -o cluster_size=4k" \
 			"-O qcow2 -o cluster_size=2M,lazy_refcounts=on -m 1" \
 			"-O qcow2 -o compat=0.10,cluster_size=512 -W -m 16" \
-			"-O qcow2 -S 0" "-O qcow2 -S 1M -o cluster_size=4k" "-O raw -S 0"; do
+			"-O qcow2 -S 1M -o cluster_size=4k"; do
 			# shellcheck disable=SC2086
 			one_convert $i $o || { echo "convert $o $i" >>why && return 1; }
 		done
 	done
 }
 converts
-result "convert: 13 images, 8 shapes each: equal, clean, the same map"
+result "convert: 13 images, 6 shapes each: equal, clean, the same map"
 
 # A raw target has the holes that theirs has; -S 0 leaves none.
 holes() {
@@ -306,9 +307,8 @@ result "dd: 5 stretches in 2 formats"
 
 measures() {
 	for i in $images; do
-		for o in "-O raw" "-O qcow2" "-O qcow2 --output=json -o cluster_size=512" \
-			"-O qcow2 -o cluster_size=2M,refcount_bits=64" \
-			"-O qcow2 -o preallocation=falloc" "-O qcow2 -o compat=0.10"; do
+		for o in "-O raw" "-O qcow2 --output=json -o cluster_size=512" \
+			"-O qcow2 -o cluster_size=2M,preallocation=falloc"; do
 			# shellcheck disable=SC2086
 			words measure $o $i || { echo "measure $o $i" >>why && return 1; }
 		done
