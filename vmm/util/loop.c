@@ -22,6 +22,7 @@
 #include "vmm/util/fiber.h"
 #include "vmm/util/log.h"
 #include "vmm/util/loop_int.h"
+#include "vmm/util/offload.h"
 
 /* Enough for any chain of requests served from memory; a turn stays below a millisecond or so. */
 #define ROUNDS_MAX 32
@@ -91,6 +92,7 @@ void loop_free(struct loop *l)
 	assert(l->in_flight == 0);
 	assert(l->n_polls == 0);
 	fiber_pool_free(l);
+	offload_free(l);
 	l->engine->close(l);
 	close(l->wake_fd);
 	free(l);

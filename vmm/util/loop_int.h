@@ -52,6 +52,8 @@ struct loop {
 	unsigned n_polls;
 	uint64_t syscalls;
 
+	struct offload_pool *offload; /* offload.c's */
+
 	/* fiber.c's */
 	struct fiber_pool *fibers;
 	struct list fiber_starts;  /* fiber_start in line for a stack */
