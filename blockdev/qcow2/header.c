@@ -315,8 +315,6 @@ int qcow2_header_supported(const struct qcow2_header *h, bool writable, struct w
 		return why_set(why, -ENOTSUP, "Unsupported qcow2 feature: external data file");
 	if (h->incompatible & QCOW2_INCOMPAT_EXTL2)
 		return why_set(why, -ENOTSUP, "Unsupported qcow2 feature: extended L2 entries");
-	if (h->incompatible & QCOW2_INCOMPAT_COMPRESSION)
-		return why_set(why, -ENOTSUP, "Unsupported qcow2 feature: compression type zstd");
 	if (h->crypt_method)
 		return why_set(why, -ENOTSUP, "Unsupported qcow2 feature: encryption (%s)",
 			h->crypt_method == 1 ? "AES" : "LUKS");

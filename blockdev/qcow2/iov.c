@@ -66,6 +66,32 @@ void iov_zero(struct iov_cursor *c, uint64_t len)
 	}
 }
 
+void iov_copy_in(struct iov_cursor *to, const void *from, uint64_t len)
+{
+	const uint8_t *p = from;
+
+	while (len) {
+		struct batch b = {.n = 0};
+
+		len -= take(&b, to, len);
+		for (int i = 0; i < b.n; p += b.v[i++].iov_len)
+			memcpy(b.v[i].iov_base, p, b.v[i].iov_len);
+	}
+}
+
+void iov_copy_out(struct iov_cursor *from, void *to, uint64_t len)
+{
+	uint8_t *p = to;
+
+	while (len) {
+		struct batch b = {.n = 0};
+
+		len -= take(&b, from, len);
+		for (int i = 0; i < b.n; p += b.v[i++].iov_len)
+			memcpy(p, b.v[i].iov_base, b.v[i].iov_len);
+	}
+}
+
 int iov_transfer(struct file *f, enum file_op op, struct iov_cursor *c, uint64_t off,
 	struct beside head, uint64_t len, struct beside tail)
 {

@@ -16,6 +16,10 @@ struct iov_cursor {
 /* The next len bytes, as zeros; the cursor moves on. */
 void iov_zero(struct iov_cursor *c, uint64_t len);
 
+/* The same from and to other memory. */
+void iov_copy_in(struct iov_cursor *to, const void *from, uint64_t len);
+void iov_copy_out(struct iov_cursor *from, void *to, uint64_t len);
+
 /* Bytes to write beside a request's own; buf == NULL: zeros. */
 struct beside {
 	uint64_t len;

@@ -46,9 +46,13 @@ static int decode(struct qcow2 *q, uint64_t e, struct mapping *m)
 {
 	m->host_off = e & QCOW2_OFFSET_MASK;
 	m->writable = e & QCOW2_OFLAG_COPIED;
-	if (e & QCOW2_OFLAG_COMPRESSED)
-		return qcow2_broken(
-			q, "compressed cluster, which this version cannot read, entry", e);
+	m->packed_len = 0;
+	if (e & QCOW2_OFLAG_COMPRESSED) {
+		m->kind = MAP_COMPRESSED;
+		m->writable = false;
+		qcow2_compressed_range(e, q->h.cluster_bits, &m->host_off, &m->packed_len);
+		return 0;
+	}
 	if (m->host_off % q->h.cluster_size)
 		return qcow2_broken(q, "data cluster at an unaligned offset", m->host_off);
 	if (q->h.version >= 3 && (e & QCOW2_OFLAG_ZERO))
@@ -60,7 +64,7 @@ static int decode(struct qcow2 *q, uint64_t e, struct mapping *m)
 
 static bool continues(const struct mapping *a, const struct mapping *b, uint64_t bytes)
 {
-	if (a->kind != b->kind || a->writable != b->writable)
+	if (a->kind != b->kind || a->writable != b->writable || a->kind == MAP_COMPRESSED)
 		return false;
 	return a->kind == MAP_HOLE || a->kind == MAP_ZERO || b->host_off == a->host_off + bytes;
 }
@@ -88,7 +92,8 @@ static int map_slice(struct qcow2 *q, const struct slice *s, uint64_t entry, uin
 		got += q->h.cluster_size;
 	}
 	m->len = min_u64(len, got - in_cluster);
-	m->host_off += in_cluster;
+	if (m->kind != MAP_COMPRESSED)
+		m->host_off += in_cluster;
 	return 0;
 }
 

@@ -89,6 +89,8 @@ static int load(struct qcow2 *q, const struct disk_opts *o)
 	if (!err)
 		err = qcow2_free_init(q);
 	if (!err)
+		err = qcow2_compress_init(q);
+	if (!err)
 		err = table_read(q, &q->l1, q->h.l1_size, q->h.l1_offset);
 	if (!err)
 		err = table_read(q, &q->reftable,
@@ -104,6 +106,7 @@ static void unload(struct qcow2 *q)
 	qcow2_commit_fini(q);
 	qcow2_cow_fini(q);
 	qcow2_free_fini(q);
+	qcow2_compress_fini(q);
 	mem_table_fini(&q->l1);
 	mem_table_fini(&q->reftable);
 	free(q->path);
@@ -213,6 +216,8 @@ static bool qcow2_try_submit(struct format *fmt, struct blk_req *r)
 
 	if (!qcow2_map_cached(qcow2_of(fmt), r->off, r->len, &m) || m.len < r->len)
 		return false;
+	if (m.kind == MAP_COMPRESSED)
+		return false;
 	if (m.kind == MAP_DATA && (r->op == BLK_READ || m.writable))
 		format_submit(fmt, r, m.host_off);
 	else if (r->op == BLK_READ && m.kind != MAP_DATA && !(m.kind == MAP_HOLE && fmt->backing))
@@ -229,7 +234,20 @@ static int qcow2_extent(struct format *fmt, uint64_t off, uint64_t len, struct e
 
 	if (err)
 		return err;
-	e->kind = m.kind == MAP_HOLE ? EXTENT_HOLE : m.kind == MAP_DATA ? EXTENT_DATA : EXTENT_ZERO;
+	switch (m.kind) {
+	case MAP_HOLE:
+		e->kind = EXTENT_HOLE;
+		break;
+	case MAP_ZERO:
+	case MAP_ZERO_HOST:
+		e->kind = EXTENT_ZERO;
+		break;
+	case MAP_DATA:
+	case MAP_COMPRESSED:
+		e->kind = EXTENT_DATA;
+		break;
+	}
+	e->compressed = m.kind == MAP_COMPRESSED;
 	e->len = m.len;
 	e->has_host_off = m.kind == MAP_DATA || m.kind == MAP_ZERO_HOST;
 	e->host_off = m.host_off;
@@ -247,6 +265,7 @@ const struct format_ops qcow2_format = {
 	.write = qcow2_write,
 	.zeroes = qcow2_zeroes,
 	.discard = qcow2_discard,
+	.write_compressed = qcow2_write_compressed,
 	.extent = qcow2_extent,
 	.flush = qcow2_flush,
 	.grow = qcow2_grow,

@@ -78,6 +78,8 @@ struct qcow2 {
 	unsigned cow_free; /* which of them nobody holds */
 	struct fiber_queue cow_q;
 
+	struct compress *compress; /* compress.c */
+
 	struct list pending;
 	struct fiber_queue pending_q; /* some write has finished allocating */
 
@@ -99,11 +101,14 @@ enum map_kind {
 	MAP_ZERO,      /* no host cluster, reads as zeros whatever is below */
 	MAP_ZERO_HOST, /* the same with a host cluster reserved for it */
 	MAP_DATA,      /* host cluster, written in place */
+	MAP_COMPRESSED, /* one cluster, packed; never written in place */
 };
 
 struct mapping {
 	enum map_kind kind;
-	uint64_t host_off; /* bytes, of the first byte asked for; DATA and ZERO_HOST */
+	/* DATA and ZERO_HOST: bytes, of the first byte asked for; COMPRESSED: of the packed data */
+	uint64_t host_off;
+	uint64_t packed_len; /* COMPRESSED: bytes in the file */
 	uint64_t len;      /* bytes for which all this holds, host offsets running on */
 	bool writable;     /* DATA: the copied flag is set */
 };
@@ -161,6 +166,17 @@ uint64_t qcow2_freed_stage(struct qcow2 *q);
 /* In a fiber: the flush with this ticket has made all durable. */
 must_check int qcow2_freed_release(struct qcow2 *q, uint64_t ticket);
 
+/* ---- compress.c ---- */
+
+must_check int qcow2_compress_init(struct qcow2 *q);
+void qcow2_compress_fini(struct qcow2 *q);
+struct iov_cursor;
+/* In a fiber: m->len bytes at guest offset off, which *m maps as compressed. */
+must_check int qcow2_read_compressed(
+	struct qcow2 *q, struct iov_cursor *dst, uint64_t off, const struct mapping *m);
+/* As qcow2_clusters_free(), for a compressed cluster that lost its entry. */
+must_check int qcow2_free_compressed(struct qcow2 *q, const struct mapping *m);
+
 /* ---- alloc.c ---- */
 
 /* In a fiber: up to want adjacent clusters, at least one.  0 with *out, or -errno. */
@@ -193,6 +209,12 @@ must_check int qcow2_refs_set(struct qcow2 *q, uint64_t first, uint64_t n, uint6
  */
 must_check int qcow2_refs_drop(
 	struct qcow2 *q, uint64_t first, uint64_t n, uint64_t *k, bool *unused);
+
+/*
+ * In a fiber: delta (1 or -1) is added to the counts of [first, first+n); -ERANGE if one cannot be, and
+ * none is changed then in the slice where it is.
+ */
+must_check int qcow2_refs_add(struct qcow2 *q, uint64_t first, uint64_t n, int delta);
 
 enum ref_state { REF_FREE, REF_USED, REF_NO_BLOCK };
 /* In a fiber: the state of cluster first, and for how many clusters it goes on (at most one slice).
@@ -240,6 +262,8 @@ int qcow2_broken(struct qcow2 *q, const char *what, uint64_t at);
 int qcow2_read(struct format *fmt, struct iovec *iov, int niov, uint64_t off, uint64_t len);
 int qcow2_grow(struct format *fmt, uint64_t size);
 int qcow2_write(struct format *fmt, struct iovec *iov, int niov, uint64_t off, uint64_t len);
+int qcow2_write_compressed(
+	struct format *fmt, struct iovec *iov, int niov, uint64_t off, uint64_t len);
 int qcow2_zeroes(struct format *fmt, uint64_t off, uint64_t len, unsigned flags);
 int qcow2_discard(struct format *fmt, uint64_t off, uint64_t len);
 int qcow2_flush(struct format *fmt);

@@ -55,6 +55,8 @@ int qcow2_read(struct format *fmt, struct iovec *iov, int niov, uint64_t off, ui
 			err = iov_transfer(
 				fmt->file, FILE_READ, &dst, m.host_off, NOTHING_BESIDE, m.len,
 				NOTHING_BESIDE);
+		else if (m.kind == MAP_COMPRESSED)
+			err = qcow2_read_compressed(q, &dst, off, &m);
 		else if (m.kind == MAP_HOLE)
 			err = read_below(fmt, &dst, off, m.len);
 		else

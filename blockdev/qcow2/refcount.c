@@ -100,6 +100,43 @@ int qcow2_refs_drop(struct qcow2 *q, uint64_t first, uint64_t n, uint64_t *k, bo
 	return j ? 0 : qcow2_broken(q, "a cluster in use counts as free:", first);
 }
 
+int qcow2_refs_add(struct qcow2 *q, uint64_t first, uint64_t n, int delta)
+{
+	uint32_t per = entries_per_slice(q), order = q->h.refcount_order;
+	uint64_t bad = delta > 0 ? UINT64_MAX >> (64 - q->h.refcount_bits) : 0;
+
+	while (n) {
+		uint32_t i = (uint32_t)(first % q->refs_per_block % per), from, to;
+		uint32_t k = (uint32_t)min_u64(n, per - i);
+		struct slice *s;
+		uint64_t off;
+		int err = count_off(q, first, &off);
+
+		if (!err && !off)
+			err = qcow2_broken(q, "no refcount block for cluster", first);
+		if (!err)
+			err = cache_get_rw(&q->refs, off, &s);
+		if (err)
+			return err;
+		for (uint32_t j = 0; j < k && !err; j++)
+			if (qcow2_refcount_get(s->data, i + j, order) == bad)
+				err = -ERANGE;
+		for (uint32_t j = 0; j < k && !err; j++)
+			qcow2_refcount_set(s->data, i + j, order,
+				qcow2_refcount_get(s->data, i + j, order) + (uint64_t)delta);
+		from = (uint32_t)(((uint64_t)i << order) / 8);
+		to = (uint32_t)(((uint64_t)(i + k) << order) + 7) / 8;
+		if (!err)
+			cache_dirty(&q->refs, s, from, to - from, 0);
+		cache_put(&q->refs, &s);
+		if (err)
+			return err;
+		first += k;
+		n -= k;
+	}
+	return 0;
+}
+
 int qcow2_refs_state(struct qcow2 *q, uint64_t first, enum ref_state *st, uint64_t *run)
 {
 	uint32_t per = entries_per_slice(q), order = q->h.refcount_order;

@@ -102,7 +102,7 @@ static int holds_something(struct qcow2 *q, struct piece w, uint64_t n, bool *ol
 	uint64_t start = w.off & ~(uint64_t)(q->h.cluster_size - 1);
 	int err = 0;
 
-	*old = w.m->kind == MAP_DATA;
+	*old = w.m->kind == MAP_DATA || w.m->kind == MAP_COMPRESSED;
 	if (w.m->kind == MAP_HOLE && q->fmt.backing) {
 		err = qcow2_reads_zero(q, start, n << q->h.cluster_bits, old);
 		*old = !*old;
@@ -154,6 +154,8 @@ static int write_alloc(struct qcow2 *q, struct iov_cursor *src, struct piece w, 
 	}
 	if (!err && host && !reuse)
 		err = qcow2_clusters_free(q, w.m->host_off >> q->h.cluster_bits, r.n);
+	if (!err && w.m->kind == MAP_COMPRESSED)
+		err = qcow2_free_compressed(q, w.m);
 	return err;
 }
 

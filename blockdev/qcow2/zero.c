@@ -44,6 +44,9 @@ static bool plan(const struct qcow2 *q, const struct mapping *m, bool unmap, str
 		if (!unmap)
 			c->entry |= m->host_off | (m->writable ? QCOW2_OFLAG_COPIED : 0);
 		return true;
+	case MAP_COMPRESSED:
+		c->frees = true;
+		return true;
 	}
 	return false;
 }
@@ -58,6 +61,8 @@ static int change_claimed(
 	if (!plan(q, m, unmap, &c))
 		return 0;
 	err = qcow2_l2_set(q, off, n, c.entry, 0);
+	if (!err && c.frees && m->kind == MAP_COMPRESSED)
+		return qcow2_free_compressed(q, m);
 	if (!err && c.frees)
 		err = qcow2_clusters_free(q, m->host_off >> q->h.cluster_bits, n);
 	return err;
@@ -130,7 +135,7 @@ static int zero_part(struct qcow2 *q, uint64_t off, uint64_t len, bool unmap)
 		if (err)
 			return err;
 		/* Somebody may have written beside us while we waited. */
-		zero = m.kind != MAP_DATA;
+		zero = m.kind != MAP_DATA && m.kind != MAP_COMPRESSED;
 		if (zero)
 			err = change_claimed(q, start, p.n, &m, unmap);
 		qcow2_unclaim(q, &p);
