@@ -506,6 +506,29 @@ int disk_grow(struct disk *d, uint64_t size)
 	return d->fmt->ops->grow(d->fmt, size);
 }
 
+bool disk_snapshot_get(const struct disk *d, uint32_t i, struct disk_snapshot *out)
+{
+	return d->fmt->ops->snapshot_get && d->fmt->ops->snapshot_get(d->fmt, i, out);
+}
+
+int disk_snapshot_change(struct disk *d, enum snapshot_op op, const char *name, struct why *why)
+{
+	if (!d->fmt->ops->snapshot)
+		return -ENOTSUP;
+	if (d->readonly)
+		return -EROFS;
+	disk_drain(d);
+	return d->fmt->ops->snapshot(d->fmt, op, name, why);
+}
+
+int disk_snapshot_load(struct disk *d, const char *id, const char *name, struct why *why)
+{
+	if (!d->fmt->ops->snapshot_load)
+		return -ENOTSUP;
+	disk_drain(d);
+	return d->fmt->ops->snapshot_load(d->fmt, id, name, why);
+}
+
 void block_init(struct disk *d)
 {
 	/* What an earlier process acknowledged and no flush covered: our first flush does. */

@@ -170,6 +170,31 @@ struct disk *disk_backing(const struct disk *d);
 /* Where the backing file that an image names is found.  0 or -ENAMETOOLONG. */
 must_check int disk_backing_path(const char *image, const char *name, char *out, size_t len);
 
+/* ---- internal snapshots, for formats that have them ---- */
+
+struct disk_snapshot {
+	const char *id, *name; /* the disk's, until its snapshots change */
+	uint32_t sec, nsec;    /* when */
+	uint64_t clock_ns, vm_state_bytes, icount; /* icount UINT64_MAX: none */
+};
+/* false: there are not that many. */
+bool disk_snapshot_get(const struct disk *d, uint32_t i, struct disk_snapshot *out);
+
+enum snapshot_op { SNAPSHOT_CREATE, SNAPSHOT_APPLY, SNAPSHOT_DELETE };
+/*
+ * In a fiber, nothing else submitted meanwhile.  name: of the snapshot; APPLY also knows it by its
+ * ID.  Durable when it returns 0; else -errno, with words or without.  After an error that
+ * left something half done, closing the disk fails too, and the next opening repairs it.
+ */
+must_check int disk_snapshot_change(
+	struct disk *d, enum snapshot_op op, const char *name, struct why *why);
+/*
+ * In a fiber, on a disk opened read-only: from now on it reads as the snapshot with this ID and name;
+ * NULL: any, but not both.
+ */
+must_check int disk_snapshot_load(
+	struct disk *d, const char *id, const char *name, struct why *why);
+
 /* In a fiber: size bytes, a multiple of 512, not less than now; durable when it returns 0. */
 must_check int disk_grow(struct disk *d, uint64_t size);
 

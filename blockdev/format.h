@@ -64,6 +64,11 @@ struct format_ops {
 	 * metadata when it returns 0.  Not run twice at once by block.c.
 	 */
 	int (*flush)(struct format *fmt);
+	/* In a fiber, nothing in flight: see block.h.  NULL: -ENOTSUP. */
+	bool (*snapshot_get)(struct format *fmt, uint32_t i, struct disk_snapshot *out);
+	int (*snapshot)(struct format *fmt, enum snapshot_op op, const char *name, struct why *why);
+	int (*snapshot_load)(
+		struct format *fmt, const char *id, const char *name, struct why *why);
 	/* In a fiber: the guest sees size bytes from now on, more than before; durable. */
 	int (*grow)(struct format *fmt, uint64_t size);
 };

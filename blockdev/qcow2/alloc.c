@@ -173,6 +173,44 @@ int qcow2_alloc_locked(struct qcow2 *q, uint64_t want, struct run *out)
 	return 0;
 }
 
+/* n clusters out of one run. */
+static bool take_whole(struct qcow2 *q, uint64_t n, struct run *out)
+{
+	for (uint32_t i = 0; i < q->n_runs; i++) {
+		struct run *r = &q->runs[i];
+
+		if (r->n < n)
+			continue;
+		*out = *r;
+		out->n = n;
+		r->first += n;
+		r->n -= n;
+		q->reserved -= n;
+		if (!r->n)
+			memmove(r, r + 1, (--q->n_runs - i) * sizeof(*r));
+		return true;
+	}
+	return false;
+}
+
+int qcow2_alloc_table(struct qcow2 *q, uint64_t n, struct run *out)
+{
+	int err = 0;
+
+	if (n == 1)
+		return qcow2_alloc_locked(q, 1, out);
+	if (take_whole(q, n, out))
+		return 0;
+	if (q->n_runs == RUNS_MAX)
+		return -EBUSY;
+	err = qcow2_mark_dirty(q);
+	if (!err)
+		err = qcow2_refs_grow(q, n);
+	if (!err && !take_whole(q, n, out))
+		err = -EFBIG; /* more than refcounts can be made for at once */
+	return err;
+}
+
 int qcow2_alloc(struct qcow2 *q, uint64_t want, struct run *out)
 {
 	int err;

@@ -272,6 +272,17 @@ void cache_written(struct cache *c, struct slice *s, uint8_t failed)
 		fiber_queue_wake_all(&c->q);
 }
 
+void cache_drop(struct cache *c)
+{
+	for (uint32_t i = 0; i < c->n_slices; i++) {
+		struct slice *s = &c->slices[i];
+
+		assert(!s->pins && !s->loading && !s->writing && !s->dirty);
+		if (s->host_off)
+			unhash(c, s);
+	}
+}
+
 void cache_forget(struct cache *c, uint64_t host_off, uint64_t len)
 {
 	for (uint64_t off = host_off; off < host_off + len; off += c->slice_bytes) {

@@ -69,6 +69,8 @@ void cache_dirty(struct cache *c, struct slice *s, uint32_t off, uint32_t len, u
 uint8_t cache_stage(struct cache *c, struct slice *s);
 /* failed: the sectors that did not reach the file and are dirty again. */
 void cache_written(struct cache *c, struct slice *s, uint8_t failed);
+/* Forgets all; nothing is dirty or borrowed. */
+void cache_drop(struct cache *c);
 /* Forgets [host_off, host_off+len), dirty or not: a table that is not one any more. */
 void cache_forget(struct cache *c, uint64_t host_off, uint64_t len);
 

@@ -383,6 +383,11 @@ int qcow2_write_compressed(
 
 /* ---- giving back ---- */
 
+void qcow2_compress_restart(struct qcow2 *q)
+{
+	q->compress->cursor = 0;
+}
+
 int qcow2_free_compressed(struct qcow2 *q, const struct mapping *m)
 {
 	uint64_t host_off = m->host_off, first, n;

@@ -107,6 +107,7 @@ static void unload(struct qcow2 *q)
 	qcow2_cow_fini(q);
 	qcow2_free_fini(q);
 	qcow2_compress_fini(q);
+	qcow2_snapshots_fini(q);
 	mem_table_fini(&q->l1);
 	mem_table_fini(&q->reftable);
 	free(q->path);
@@ -156,6 +157,8 @@ static int qcow2_open(
 		goto out;
 	qcow2_init(q, f, o);
 	err = load(q, o);
+	if (!err)
+		err = qcow2_snapshots_read(q, why);
 	if (!err && !o->readonly)
 		err = clear_autoclear(q);
 	if (err)
@@ -268,5 +271,8 @@ const struct format_ops qcow2_format = {
 	.write_compressed = qcow2_write_compressed,
 	.extent = qcow2_extent,
 	.flush = qcow2_flush,
+	.snapshot_get = qcow2_snapshot_get,
+	.snapshot = qcow2_snapshot,
+	.snapshot_load = qcow2_snapshot_load,
 	.grow = qcow2_grow,
 };

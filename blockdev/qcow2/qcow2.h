@@ -80,6 +80,10 @@ struct qcow2 {
 
 	struct compress *compress; /* compress.c */
 
+	struct snapshot *snapshots; /* snapshot_table.c */
+	uint32_t n_snapshots;
+	uint64_t snapshots_bytes; /* of the table on disk */
+
 	struct list pending;
 	struct fiber_queue pending_q; /* some write has finished allocating */
 
@@ -177,6 +181,18 @@ must_check int qcow2_read_compressed(
 /* As qcow2_clusters_free(), for a compressed cluster that lost its entry. */
 must_check int qcow2_free_compressed(struct qcow2 *q, const struct mapping *m);
 
+/* Packed clusters start in a host cluster of their own again. */
+void qcow2_compress_restart(struct qcow2 *q);
+
+/* ---- snapshot_table.c, snapshot.c ---- */
+
+/* In a fiber: what the header names, checked. */
+must_check int qcow2_snapshots_read(struct qcow2 *q, struct why *why);
+void qcow2_snapshots_fini(struct qcow2 *q);
+bool qcow2_snapshot_get(struct format *fmt, uint32_t i, struct disk_snapshot *out);
+int qcow2_snapshot(struct format *fmt, enum snapshot_op op, const char *name, struct why *why);
+int qcow2_snapshot_load(struct format *fmt, const char *id, const char *name, struct why *why);
+
 /* ---- alloc.c ---- */
 
 /* In a fiber: up to want adjacent clusters, at least one.  0 with *out, or -errno. */
@@ -198,6 +214,9 @@ must_check int qcow2_alloc_settle(struct qcow2 *q);
  */
 must_check int qcow2_alloc_close(struct qcow2 *q);
 
+/* In a fiber, with table_lock: n clusters, adjacent, for a table. */
+must_check int qcow2_alloc_table(struct qcow2 *q, uint64_t n, struct run *r);
+
 /* ---- refcount.c; the caller holds table_lock ---- */
 
 /* In a fiber: sets counts of [first, first+n) in the cache; -EIO if one has no block. */
@@ -210,6 +229,10 @@ must_check int qcow2_refs_set(struct qcow2 *q, uint64_t first, uint64_t n, uint6
 must_check int qcow2_refs_drop(
 	struct qcow2 *q, uint64_t first, uint64_t n, uint64_t *k, bool *unused);
 
+/* Counts that change together in memory: of clusters [k * n, (k + 1) * n). */
+uint32_t qcow2_refs_per_slice(const struct qcow2 *q);
+/* In a fiber: is the cluster counted exactly once, and for how many clusters does that go on? */
+must_check int qcow2_refs_one(struct qcow2 *q, uint64_t first, bool *one, uint64_t *run);
 /*
  * In a fiber: delta (1 or -1) is added to the counts of [first, first+n); -ERANGE if one cannot be, and
  * none is changed then in the slice where it is.

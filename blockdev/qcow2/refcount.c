@@ -100,6 +100,33 @@ int qcow2_refs_drop(struct qcow2 *q, uint64_t first, uint64_t n, uint64_t *k, bo
 	return j ? 0 : qcow2_broken(q, "a cluster in use counts as free:", first);
 }
 
+uint32_t qcow2_refs_per_slice(const struct qcow2 *q)
+{
+	return entries_per_slice(q);
+}
+
+int qcow2_refs_one(struct qcow2 *q, uint64_t first, bool *one, uint64_t *run)
+{
+	uint32_t per = entries_per_slice(q), order = q->h.refcount_order;
+	uint32_t i = (uint32_t)(first % q->refs_per_block % per), k = 1;
+	struct slice *s;
+	uint64_t off;
+	int err = count_off(q, first, &off);
+
+	if (!err && !off)
+		err = qcow2_broken(q, "no refcount block for cluster", first);
+	if (!err)
+		err = cache_get(&q->refs, off, &s);
+	if (err)
+		return err;
+	*one = qcow2_refcount_get(s->data, i, order) == 1;
+	while (i + k < per && (qcow2_refcount_get(s->data, i + k, order) == 1) == *one)
+		k++;
+	cache_put(&q->refs, &s);
+	*run = k;
+	return 0;
+}
+
 int qcow2_refs_add(struct qcow2 *q, uint64_t first, uint64_t n, int delta)
 {
 	uint32_t per = entries_per_slice(q), order = q->h.refcount_order;
