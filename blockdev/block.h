@@ -189,8 +189,8 @@ enum snapshot_op { SNAPSHOT_CREATE, SNAPSHOT_APPLY, SNAPSHOT_DELETE };
 must_check int disk_snapshot_change(
 	struct disk *d, enum snapshot_op op, const char *name, struct why *why);
 /*
- * In a fiber, on a disk opened read-only: from now on it reads as the snapshot with this ID and name;
- * NULL: any, but not both.
+ * In a fiber, on a disk opened read-only: from now on it reads as the snapshot with this ID and
+ * name; NULL: any, but not both.
  */
 must_check int disk_snapshot_load(
 	struct disk *d, const char *id, const char *name, struct why *why);

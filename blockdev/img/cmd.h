@@ -17,7 +17,7 @@ struct img_cmd {
 	const char *summary;               /* one line of sluice img --help */
 	const char *help;                  /* options and examples */
 };
-extern const struct img_cmd img_create, img_info, img_check;
+extern const struct img_cmd img_create, img_info, img_check, img_snapshot;
 extern const struct img_cmd img_map, img_compare, img_convert, img_dd, img_measure, img_bench;
 
 /* Image formats, and the names for -f. */

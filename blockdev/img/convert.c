@@ -238,6 +238,8 @@ static int open_sources(const struct options *o, enum cache_mode cache, struct c
 		if (err)
 			return err;
 		c->n_src++;
+		if (o->snapshot && (err = img_load_snapshot(c->loop, src->disk, o->snapshot)) != 0)
+			return err;
 		src->name = s.name;
 		src->start = c->total;
 		c->total += disk_size(src->disk);

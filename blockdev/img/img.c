@@ -21,6 +21,7 @@ static const struct img_cmd *const commands[] = {
 	&img_info,
 	&img_map,
 	&img_measure,
+	&img_snapshot,
 	NULL,
 };
 

@@ -75,14 +75,14 @@ static void print_name(const char *name)
 		putchar((unsigned char)*name >= ' ' && *name != 127 ? *name : '?');
 }
 
-static void print_snapshots(const struct image_info *info)
+void info_print_snapshots(const struct snapshot_info *all, uint32_t n)
 {
-	if (!info->h.nb_snapshots)
+	if (!n)
 		return;
 	printf("Snapshot list:\n%-9s %-16s %8s %19s %12s %10s\n", "ID", "TAG", "VM SIZE", "DATE",
 		"VM CLOCK", "ICOUNT");
-	for (uint32_t i = 0; i < info->h.nb_snapshots; i++) {
-		const struct snapshot_info *s = &info->snapshots[i];
+	for (uint32_t i = 0; i < n; i++) {
+		const struct snapshot_info *s = &all[i];
 		char date[32] = "", size[32], clock[48], icount[24] = "";
 		uint64_t sec = s->clock_ns / 1000000000;
 		time_t when = (time_t)s->sec;
@@ -203,7 +203,7 @@ static void print_human(const struct image_info *info)
 	if (h->incompatible & QCOW2_INCOMPAT_DIRTY)
 		printf("cleanly shut down: no\n");
 	print_backing(info);
-	print_snapshots(info);
+	info_print_snapshots(info->snapshots, info->h.nb_snapshots);
 	print_specific(info);
 }
 

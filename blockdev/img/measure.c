@@ -223,6 +223,8 @@ static int measure(const struct options *o, struct loop *l, struct img_opts *t)
 
 	if (!o->sized)
 		err = img_disk_open(l, &o->src, &j.disk);
+	if (!err && j.disk && o->snapshot)
+		err = img_load_snapshot(l, j.disk, o->snapshot);
 	if (!err)
 		err = measure_as(l, &j, t, &n);
 	if (!err)

@@ -24,6 +24,11 @@ struct img_source {
 must_check int img_disk_open(struct loop *l, const struct img_source *s, struct disk **out);
 /* Prints what went wrong.  0 or -errno. */
 must_check int img_disk_close(struct disk *d);
+/*
+ * Not in a fiber: d, read-only, reads as an internal snapshot: "ID", "NAME", or
+ * "snapshot.id=ID,snapshot.name=NAME".  Prints why not.  0 or -errno.
+ */
+must_check int img_load_snapshot(struct loop *l, struct disk *d, const char *param);
 /* Prints why not. */
 must_check int img_loop_new(enum loop_aio aio, struct loop **out);
 

@@ -234,8 +234,8 @@ uint32_t qcow2_refs_per_slice(const struct qcow2 *q);
 /* In a fiber: is the cluster counted exactly once, and for how many clusters does that go on? */
 must_check int qcow2_refs_one(struct qcow2 *q, uint64_t first, bool *one, uint64_t *run);
 /*
- * In a fiber: delta (1 or -1) is added to the counts of [first, first+n); -ERANGE if one cannot be, and
- * none is changed then in the slice where it is.
+ * In a fiber: delta (1 or -1) is added to the counts of [first, first+n); -ERANGE if one cannot be,
+ * and none is changed then in the slice where it is.
  */
 must_check int qcow2_refs_add(struct qcow2 *q, uint64_t first, uint64_t n, int delta);
 

@@ -68,7 +68,7 @@ static int load_l1(struct qcow2 *q, const struct snapshot *s, uint64_t n, struct
 	return err;
 }
 
-/* Half done, and only a repair can tell what is right: nothing is written any more, the mark stays. */
+/* Half done, and only a repair can tell what is right: the mark stays, nothing more is written. */
 static int give_up(struct qcow2 *q, int err)
 {
 	if (err && !q->fmt.sync.err)
@@ -288,8 +288,8 @@ static int delete(struct qcow2 *q, uint32_t i, struct why *why)
 			(q->n_snapshots++ - i) * sizeof(*q->snapshots));
 		q->snapshots[i] = s;
 		give_back(q, &table);
-		return why_set(
-			why, err, "Failed to remove snapshot from snapshot list: %s", strerror(-err));
+		return why_set(why, err, "Failed to remove snapshot from snapshot list: %s",
+			strerror(-err));
 	}
 	err = drop_tree(q, &s);
 	if (!err)

@@ -54,7 +54,9 @@ static void write_some(struct job *j)
 
 		memset(j->buf, (int)rnd(j), len);
 		if (k % 6 == 4) {
-			ck_assert_int_eq(disk_zeroes(j->d, len, off, rnd(j) % 2 ? BLK_UNMAP : 0), 0);
+			unsigned flags = rnd(j) % 2 ? BLK_UNMAP : 0;
+
+			ck_assert_int_eq(disk_zeroes(j->d, len, off, flags), 0);
 			memset(j->now + off, 0, len);
 			continue;
 		}
