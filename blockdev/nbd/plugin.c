@@ -18,12 +18,13 @@
  * As in qemu-nbd: one client at a time unless shared= says otherwise, others wait at the door;
  * when the last one has left, the server ends, unless it is persistent.  That is not the
  * last .close: a client that first asks for information is opened and closed for that.  Only the
- * sockets tell, and nbdkit closes a client's before it calls .close for good.  An image that cannot
+ * sockets tell, and nbdkit closes a client's before it calls .close for good.  At a signal nbdkit
+ * would wait until its clients leave; ours are made to, as qemu-nbd's are.  An image that cannot
  * be left clean makes the process end with status 1; nbdkit itself knows no such end.
  */
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
-#include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -39,6 +40,7 @@
 #define BLOCK_PREFERRED 4096
 #define REQUEST_MAX     (32 * MiB)
 #define EXTENTS_MAX     512 /* in one answer; clients ask on */
+#define FDS_MAX	        4096 /* a client's socket has a lower number */
 #define DOOR_NS	        10000000 /* how often those who wait look whether there is room */
 
 /* From the command line; strings are nbdkit's, which keeps them. */
@@ -58,7 +60,9 @@ static struct {
 static struct server *server;
 static bool background; /* nobody reads standard error any more: nbdkit has a log */
 
-static unsigned sockets_before; /* connected ones that are no client's */
+static bool inherited[FDS_MAX]; /* connected sockets that are no client's */
+static const int end_signals[] = {SIGTERM, SIGINT, SIGQUIT};
+static void (*nbdkit_handlers[ARRAY_SIZE(end_signals)])(int sig);
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards clients */
 static unsigned clients;
@@ -172,26 +176,57 @@ static const char config_help[] =
 
 /* ---- start and end ---- */
 
-/* How many connected stream sockets this process has. */
-static unsigned sockets(void)
+/* A connected stream socket.  Async-signal-safe. */
+static bool is_connected(int fd)
 {
-	DIR *dir = opendir("/proc/self/fd");
-	struct dirent *e;
-	unsigned n = 0;
+	struct sockaddr_storage peer;
+	socklen_t peer_len = sizeof(peer), len = sizeof(int);
+	int type = 0;
 
-	while (dir && (e = readdir(dir)) != NULL) {
-		int fd = atoi(e->d_name), type = 0;
-		socklen_t len = sizeof(type);
-		struct sockaddr_storage peer;
-		socklen_t peer_len = sizeof(peer);
+	return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 && type == SOCK_STREAM &&
+	       getpeername(fd, (struct sockaddr *)&peer, &peer_len) == 0;
+}
 
-		if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 && type == SOCK_STREAM &&
-			getpeername(fd, (struct sockaddr *)&peer, &peer_len) == 0)
-			n++;
+static void note_inherited(void)
+{
+	for (int fd = 0; fd < FDS_MAX; fd++)
+		inherited[fd] = is_connected(fd);
+}
+
+static bool any_client(void)
+{
+	for (int fd = 0; fd < FDS_MAX; fd++)
+		if (!inherited[fd] && is_connected(fd))
+			return true;
+	return false;
+}
+
+/* After nbdkit's own handler: what clients have asked is answered, and no more is read. */
+static void end_signal(int sig)
+{
+	int saved = errno;
+
+	for (size_t i = 0; i < ARRAY_SIZE(end_signals); i++)
+		if (end_signals[i] == sig)
+			nbdkit_handlers[i](sig);
+	for (int fd = 0; fd < FDS_MAX; fd++)
+		if (!inherited[fd] && is_connected(fd))
+			shutdown(fd, SHUT_RD);
+	errno = saved;
+}
+
+static void watch_signals(void)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(end_signals); i++) {
+		struct sigaction act;
+
+		if (sigaction(end_signals[i], NULL, &act) != 0 || (act.sa_flags & SA_SIGINFO) ||
+			act.sa_handler == SIG_DFL || act.sa_handler == SIG_IGN)
+			continue;
+		nbdkit_handlers[i] = act.sa_handler;
+		act.sa_handler = end_signal;
+		sigaction(end_signals[i], &act, NULL);
 	}
-	if (dir)
-		closedir(dir);
-	return n;
 }
 
 static void say_ready(void)
@@ -231,7 +266,8 @@ static int plugin_after_fork(void)
 		return -1;
 	}
 	say_ready();
-	sockets_before = sockets();
+	note_inherited();
+	watch_signals();
 	return 0;
 }
 
@@ -292,7 +328,7 @@ static void plugin_close(void *handle)
 	pthread_mutex_lock(&lock);
 	last = --clients == 0;
 	pthread_mutex_unlock(&lock);
-	if (last && !config.persistent && sockets() <= sockets_before)
+	if (last && !config.persistent && !any_client())
 		nbdkit_shutdown();
 }
 

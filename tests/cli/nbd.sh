@@ -70,6 +70,19 @@ serve_here() { # ARGUMENT...
 	return 1
 }
 
+# A client that writes and then neither flushes nor leaves; $client is its process ID.
+stay() { # WRITES COMMAND...
+	n=$1
+	shift
+	stdbuf -oL qemu-io -f raw -t writeback -c "$@" -c 'sleep 100000' "$uri" >said 2>&1 &
+	client=$!
+	for _ in $(seq 200); do
+		[ "$(grep -c '^wrote' said)" -eq "$n" ] && return 0
+		sleep 0.05
+	done
+	cat said >>why
+}
+
 stop() {
 	kill "$pid" && gone "$pid"
 }
@@ -260,6 +273,14 @@ result "a socket that is served at is not taken"
 result "an image that is served is not served twice"
 stop
 result "a signal ends it"
+if command -v qemu-io >/dev/null; then
+	new qcow2 64M
+	serve -t -e 2 -f qcow2 image
+	stay 1 'write -P 9 64k 64k'
+	stop && kill $client && qemu-img check -q image >>why 2>&1 &&
+		qemu-io -f qcow2 -c 'read -P 9 64k 64k' image >out && ! grep -i fail out
+	result "also when a client does not leave"
+fi
 
 : >plain
 "$SLUICE" nbd -k "$PWD/plain" -f qcow2 image 2>err
@@ -270,7 +291,7 @@ result "a file that is no socket stays"
 if command -v prlimit >/dev/null && command -v qemu-io >/dev/null; then
 	new qcow2 64M
 	mkfifo pipe # no file, which could not grow either
-	cat pipe >said &
+	cat pipe >told &
 	reader=$!
 	"$SLUICE" nbd -t -k "$sock" -f qcow2 image 2>pipe &
 	pid=$!
@@ -278,20 +299,15 @@ if command -v prlimit >/dev/null && command -v qemu-io >/dev/null; then
 		[ -S "$sock" ] && break
 		sleep 0.05
 	done
-	qemu-io -f raw -t writeback -c 'write 0 1M' -c 'write 20M 1M' -c 'sleep 100000' "$uri" \
-		>out 2>&1 &
-	for _ in $(seq 200); do
-		[ "$(grep -c '^wrote' out)" -eq 2 ] && break
-		sleep 0.05
-	done
+	stay 2 'write 0 1M' -c 'write 20M 1M'
 	prlimit --pid "$pid" --fsize=0 2>>why
-	kill -9 $!
+	kill -9 $client
 	kill "$pid"
 	wait "$pid"
 	ended=$?
 	wait "$reader"
-	cat said >>why
-	[ $ended -eq 1 ] && grep -q "'image' is not left clean: File too large" said
+	cat told >>why
+	[ $ended -eq 1 ] && grep -q "'image' is not left clean: File too large" told
 	result "an image that cannot be closed is told, with status 1"
 	no_errors
 	result "and has no errors"
