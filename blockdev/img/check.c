@@ -10,7 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "blockdev/img/cmd.h"
+#include <sys/stat.h>
+#include "blockdev/img/open.h"
 #include "blockdev/qcow2/format.h"
 
 enum {
@@ -22,9 +23,10 @@ enum {
 };
 
 struct options {
-	const char *filename, *format;
+	const char *filename, *format, *output_text;
 	unsigned fix;
-	bool quiet, unlocked;
+	bool quiet, unlocked, image_opts;
+	enum cache_mode cache;
 	enum img_output output;
 };
 
@@ -42,50 +44,110 @@ static int parse_repair(const char *text, unsigned *fix)
 	else if (!strcmp(text, "all"))
 		*fix = QCOW2_FIX_LEAKS | QCOW2_FIX_ERRORS;
 	else
-		return img_usage(&img_check,
+		return img_try_help(
 			"Unknown option value for -r (expecting 'leaks' or 'all'): %s", text);
 	return 0;
 }
 
+static int parse_cache(const char *text, enum cache_mode *out)
+{
+	if (!strcmp(text, "off"))
+		text = "none";
+	if (!cache_mode_parse(text, out))
+		return 0;
+	log_error("Invalid source cache option: %s", text);
+	return 1;
+}
+
+enum { OPT_OUTPUT = 256, OPT_OBJECT, OPT_IMAGE_OPTS };
+
+static int parse_one(int c, char **argv, struct options *o)
+{
+	switch (c) {
+	case 'f':
+		o->format = optarg;
+		return 0;
+	case 'r':
+		return parse_repair(optarg, &o->fix);
+	case 'T':
+		return parse_cache(optarg, &o->cache);
+	case OPT_OUTPUT:
+		o->output_text = optarg;
+		return 0;
+	case OPT_OBJECT: /* a secret: what is encrypted is counted without it */
+		return 0;
+	case OPT_IMAGE_OPTS:
+		o->image_opts = true;
+		return 0;
+	case 'q':
+		o->quiet = true;
+		return 0;
+	case 'U':
+		o->unlocked = true;
+		return 0;
+	default:
+		return img_opt_error(c, argv);
+	}
+}
+
 static int parse(int argc, char **argv, struct options *o)
 {
-	enum { OPT_OUTPUT = 256 };
 	static const struct option longs[] = {{"format", required_argument, NULL, 'f'},
 		{"repair", required_argument, NULL, 'r'},
-		{"output", required_argument, NULL, OPT_OUTPUT}, {"quiet", no_argument, NULL, 'q'},
-		{"force-share", no_argument, NULL, 'U'}, {NULL, 0, NULL, 0}};
+		{"output", required_argument, NULL, OPT_OUTPUT},
+		{"object", required_argument, NULL, OPT_OBJECT},
+		{"image-opts", no_argument, NULL, OPT_IMAGE_OPTS},
+		{"quiet", no_argument, NULL, 'q'}, {"force-share", no_argument, NULL, 'U'},
+		{NULL, 0, NULL, 0}};
 	int c;
 
-	while ((c = getopt_long(argc, argv, "f:r:qU", longs, NULL)) != -1) {
-		switch (c) {
-		case 'f':
-			o->format = optarg;
-			break;
-		case 'r':
-			if (parse_repair(optarg, &o->fix))
-				return 1;
-			break;
-		case OPT_OUTPUT:
-			if (img_parse_output(optarg, &o->output))
-				return 1;
-			break;
-		case 'q':
-			o->quiet = true;
-			break;
-		case 'U':
-			o->unlocked = true;
-			break;
-		default:
-			return img_bad_option(&img_check, argv);
-		}
-	}
+	while ((c = getopt_long(argc, argv, ":f:r:T:qU", longs, NULL)) != -1)
+		if (parse_one(c, argv, o))
+			return 1;
 	if (optind != argc - 1)
-		return img_usage(&img_check, "Expecting one image file name");
+		return img_try_help("Expecting one image file name");
 	o->filename = argv[optind];
-	if (o->unlocked && o->fix)
-		return img_usage(&img_check, "-U cannot be used with -r: repairing needs the lock");
+	if (o->output_text && img_parse_output(o->output_text, &o->output))
+		return 1;
+	if (o->image_opts && o->format) {
+		log_error("--image-opts and --format are mutually exclusive");
+		return 1;
+	}
 	return 0;
 }
+
+/* The value of key in "a=b,c=d", where ",," stands for a comma; NULL: none.  Free it. */
+static char *option_value(const char *text, const char *key)
+{
+	size_t len = strlen(key), n = 0;
+	char *value = strdup(text);
+
+	while (value && *text) {
+		bool this = !strncmp(text, key, len) && text[len] == '=';
+
+		for (n = 0; *text && (*text != ',' || text[1] == ','); text++) {
+			text += *text == ',';
+			value[n++] = *text;
+		}
+		value[n] = 0;
+		if (this) {
+			memmove(value, value + len + 1, n - len);
+			return value;
+		}
+		text += *text == ',';
+	}
+	free(value);
+	return NULL;
+}
+
+/* The image, open; with whatever is said to find it. */
+struct image {
+	struct loop *loop;
+	struct file *file;
+	const char *shown; /* in messages: as on the command line */
+	char *path, *format;
+	bool raw;
+};
 
 static void print_finding(void *arg, const char *line)
 {
@@ -99,7 +161,7 @@ static int run_check(void *arg)
 	return qcow2_check(j->file, j->fix, &j->res, &j->why);
 }
 
-static int check_once(struct img_file *im, struct job *j, unsigned fix)
+static int check_once(struct image *im, struct job *j, unsigned fix)
 {
 	int err;
 
@@ -168,7 +230,7 @@ static void print_json(const char *filename, const struct qcow2_check *r)
 	json_decref(o);
 }
 
-static int check_image(struct img_file *im, const struct options *o)
+static int check_image(struct image *im, const struct options *o)
 {
 	bool human = o->output == IMG_HUMAN && !o->quiet;
 	struct job j = {0};
@@ -200,24 +262,119 @@ static int check_image(struct img_file *im, const struct options *o)
 	return j.res.corruptions ? STATUS_DAMAGED : j.res.leaks ? STATUS_LEAKS : STATUS_OK;
 }
 
+static int failed_to_open(const struct image *im, const struct why *why, int err)
+{
+	const char *ask = strstr(why->text, "; is another process using the image?");
+
+	if (!why->text[0])
+		log_error("Could not open '%s': Could not open '%s': %s", im->shown, im->path,
+			strerror(-err));
+	else
+		log_error("Could not open '%s': %.*s", im->shown,
+			ask ? (int)(ask - why->text) : (int)sizeof(why->text), why->text);
+	if (ask)
+		fprintf(stderr, "Is another process using the image [%s]?\n", im->path);
+	return -1;
+}
+
+static int look(void *arg)
+{
+	struct job *j = arg;
+	struct qcow2_header h;
+	int err = qcow2_header_read_to_check(j->file, &h, &j->why);
+
+	if (!err && h.unknown_features[0])
+		err = why_set(&j->why, -ENOTSUP, "Unsupported qcow2 feature(s): %s",
+			h.unknown_features);
+	return err;
+}
+
+/* -EMEDIUMTYPE is an answer only to somebody who has not said what it must be. */
+static int look_at_header(struct image *im)
+{
+	struct job j = {.file = im->file};
+	int err = fiber_run(im->loop, look, &j);
+
+	if (err == -EMEDIUMTYPE && !im->format) {
+		im->raw = true;
+		return 0;
+	}
+	return err ? failed_to_open(im, &j.why, err) : 0;
+}
+
+static int image_name(struct image *im, const struct options *o)
+{
+	struct stat st;
+
+	im->shown = o->filename;
+	im->path = o->image_opts ? option_value(o->filename, "file.filename") : strdup(o->filename);
+	im->format = o->image_opts ? option_value(o->filename, "driver") : NULL;
+	if (o->format)
+		im->format = strdup(o->format);
+	if (!im->path || (o->format && !im->format)) {
+		log_error("Could not open '%s': %s", im->shown,
+			o->image_opts ? "no file.filename is given" : strerror(ENOMEM));
+		return -1;
+	}
+	if (im->format && !img_format_known(im->format)) {
+		log_error("Could not open '%s': Unknown driver '%s'", im->shown, im->format);
+		return -1;
+	}
+	if (o->unlocked && o->fix) {
+		log_error("Could not open '%s': force-share=on can only be used with read-only "
+			  "images",
+			im->shown);
+		return -1;
+	}
+	if (!stat(im->path, &st) && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
+		log_error("Could not open '%s': 'file' driver requires '%s' to be a regular file",
+			im->shown, im->path);
+		return -1;
+	}
+	return 0;
+}
+
+static int image_open(struct image *im, const struct options *o)
+{
+	bool direct = o->cache == CACHE_NONE || o->cache == CACHE_DIRECTSYNC;
+	unsigned flags = (o->fix ? FILE_RDWR : FILE_RDONLY) | (o->unlocked ? FILE_NOLOCK : 0) |
+			 (direct ? FILE_DIRECT : 0);
+	struct why why = {""};
+	int err;
+
+	if (image_name(im, o) || img_loop_new(LOOP_AIO_AUTO, &im->loop))
+		return -1;
+	err = file_open(im->loop, im->path, flags, &im->file, &why);
+	if (err)
+		return failed_to_open(im, &why, err);
+	im->raw = im->format && !strcmp(im->format, "raw");
+	return im->raw ? 0 : look_at_header(im);
+}
+
+static void image_close(struct image *im)
+{
+	if (im->file)
+		file_close(im->file);
+	if (im->loop)
+		loop_free(im->loop);
+	free(im->path);
+	free(im->format);
+}
+
 static int check_main(int argc, char **argv)
 {
 	struct options o = {0};
-	struct img_file im;
-	int status;
+	struct image im = {0};
+	int status = STATUS_FAILED;
 
 	if (parse(argc, argv, &o))
-		return 1;
-	if (img_open(&im, o.filename, o.format,
-		    (o.fix ? FILE_RDWR : FILE_RDONLY) | (o.unlocked ? FILE_NOLOCK : 0)))
 		return STATUS_FAILED;
-	if (!strcmp(im.format, "raw")) {
-		log_error("This image format does not support checks");
-		status = STATUS_NO_CHECK;
-	} else {
-		status = check_image(&im, &o);
+	if (!image_open(&im, &o)) {
+		status = im.raw ? STATUS_NO_CHECK : check_image(&im, &o);
+		if (im.raw)
+			log_error("This image format does not support checks");
 	}
-	img_close(&im);
+	image_close(&im);
 	return status;
 }
 
@@ -225,12 +382,15 @@ const struct img_cmd img_check = {
 	.name = "check",
 	.run = check_main,
 	.summary = "looks for inconsistencies in an image, and repairs them",
-	.help = "[-f FMT] [-r leaks|all] [--output human|json] [-q] [-U] FILENAME\n"
+	.help = "[-f FMT | --image-opts] [-r leaks|all] [--output human|json] [-q] [-T MODE] [-U]\n"
+		"       FILENAME\n"
 		"\n"
 		"  -f, --format FMT      format of the image (default: by its first bytes)\n"
+		"      --image-opts      FILENAME is driver=FMT,file.filename=NAME\n"
 		"  -r, --repair WHAT     leaks: give leaked clusters back; all: errors too\n"
 		"      --output FORMAT   human or json\n"
 		"  -q, --quiet           print findings only\n"
+		"  -T MODE               cache mode for reading: none reads around the page cache\n"
 		"  -U, --force-share     check an image that a guest is using (take no lock)\n"
 		"\n"
 		"Exit status: 0 consistent, 1 no check was possible, 2 damaged,\n"

@@ -56,7 +56,9 @@ struct snap {
 struct snaps {
 	struct snap *s;
 	uint32_t n;
+	uint64_t file_bytes;  /* as long as the file was when the table was read */
 	uint64_t bytes;	      /* in the file, up to the last that is kept */
+	bool counted;	      /* its clusters are */
 	uint64_t over;	      /* of the header's number, those that were too many */
 	uint64_t corruptions; /* what rewriting the table mends */
 	uint64_t new_first, new_clusters; /* the rewritten table; 0: none yet */

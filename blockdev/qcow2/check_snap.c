@@ -92,6 +92,7 @@ static int read_entries(struct chk *c, uint32_t n)
 	uint64_t start = c->h.snapshots_offset, at = start, kept = 0;
 	struct snaps *t = &c->snaps;
 
+	t->file_bytes = c->file_bytes;
 	t->s = calloc((size_t)n + 1, sizeof(*t->s));
 	if (!t->s)
 		return -ENOMEM;
@@ -237,6 +238,7 @@ static int walk_all(struct chk *c, bool apply)
 
 int snaps_count(struct chk *c)
 {
+	bool outside = false;
 	int err;
 
 	if (c->data_file && c->snaps.n)
@@ -244,7 +246,8 @@ int snaps_count(struct chk *c)
 			c->snaps.n);
 	err = walk_all(c, false);
 	if (!err)
-		err = chk_count(c, c->h.snapshots_offset, c->snaps.bytes, NULL);
+		err = chk_count(c, c->h.snapshots_offset, c->snaps.bytes, &outside);
+	c->snaps.counted = !outside;
 	if (!err && c->snaps.new_clusters)
 		err = chk_count(c, c->snaps.new_first << c->h.cluster_bits,
 			c->snaps.new_clusters << c->h.cluster_bits, NULL);
@@ -277,26 +280,34 @@ static uint32_t new_extra(const struct snap *s)
 	return s->extra_kept > EXTRA_KNOWN ? s->extra_kept : EXTRA_KNOWN;
 }
 
+/* From the old table: what lay past the end of the file was zeros, whatever is there by now. */
+static int read_old(struct chk *c, void *buf, uint64_t len, uint64_t off)
+{
+	uint64_t end = c->snaps.file_bytes, n = off < end ? min_u64(len, end - off) : 0;
+
+	memset((uint8_t *)buf + n, 0, len - n);
+	return n ? file_pread(c->file, buf, n, off) : 0;
+}
+
 static int out_entry(struct table_out *o, const struct snap *s)
 {
 	struct qcow2_disk_snapshot *d = (void *)(o->buf + o->used);
 	uint8_t *extra = (uint8_t *)(d + 1), *strings = extra + new_extra(s);
 	struct known_extra known = {.icount = be64_make(UINT64_MAX)};
-	struct file *f = o->c->file;
 	uint64_t next = round_up(o->used + snap_bytes(s, new_extra(s)), 8);
 	int err;
 
 	memset(d, 0, next - o->used);
-	err = file_pread(f, d, sizeof(*d), s->at);
+	err = read_old(o->c, d, sizeof(*d), s->at);
 	if (err)
 		return err;
 	known.vm_state_bytes = be64_make(be32_get(d->vm_state_bytes));
 	known.disk_size = be64_make(o->c->h.size);
 	memcpy(extra, &known, sizeof(known));
 	d->extra_bytes = be32_make(new_extra(s));
-	err = file_pread(f, extra, s->extra_kept, s->at + sizeof(*d));
+	err = read_old(o->c, extra, s->extra_kept, s->at + sizeof(*d));
 	if (!err)
-		err = file_pread(f, strings, (uint64_t)s->id_bytes + s->name_bytes,
+		err = read_old(o->c, strings, (uint64_t)s->id_bytes + s->name_bytes,
 			s->at + sizeof(*d) + s->extra);
 	o->used = next;
 	return err;
@@ -343,7 +354,7 @@ static int take_clusters(struct chk *c)
 static int release_old(struct chk *c)
 {
 	uint64_t first = c->h.snapshots_offset >> c->h.cluster_bits;
-	uint64_t n = div_round_up(c->snaps.bytes, c->h.cluster_size);
+	uint64_t n = c->snaps.counted ? div_round_up(c->snaps.bytes, c->h.cluster_size) : 0;
 	int err = 0;
 
 	for (uint64_t i = first; i < first + n && !err; i++)
@@ -361,7 +372,10 @@ static int rewrite(struct chk *c)
 		bytes = round_up(bytes, 8) + snap_bytes(&t->s[i], new_extra(&t->s[i]));
 	if (bytes > QCOW2_SNAPSHOTS_BYTES_MAX)
 		return -EFBIG;
-	t->new_first = repair_first_free(c);
+	/* A table that reaches past the end was not counted, but is still read. */
+	t->new_first = max_u64(repair_first_free(c),
+		div_round_up(min_u64(c->h.snapshots_offset + t->bytes, t->file_bytes),
+			c->h.cluster_size));
 	t->new_clusters = div_round_up(bytes, c->h.cluster_size);
 	err = take_clusters(c);
 	if (!err && t->n)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Damages a qcow2 image in one named way: damage.py CASE IMAGE, damage.py --list.
+"""Damages a qcow2 image in one named way: damage.py CASE IMAGE, damage.py --list [KIND].
 
 The image must be fresh from qemu-img (see damage_base in img_check.sh): any cluster size
 and refcount width, one L2 table with standard clusters 0..3 and 16 at least.
@@ -18,6 +18,7 @@ class Image:
         self.cs = 1 << self.u32(20)
         self.l1, self.reftable = self.u64(40), self.u64(48)
         self.order = self.u32(96) if self.u32(4) == 3 else 4
+        self.step = 16 if self.u32(4) == 3 and self.u64(72) & 16 else 8
         self.l2 = self.u64(self.l1) & 0xFFFFFFFFFFFE00
         self.end = self.f.seek(0, 2)
 
@@ -42,10 +43,13 @@ class Image:
         self.write(off, struct.pack(">Q", v))
 
     def entry(self, i):
-        return self.u64(self.l2 + 8 * i)
+        return self.u64(self.l2 + self.step * i)
 
     def set_entry(self, i, v):
-        self.w64(self.l2 + 8 * i, v)
+        self.w64(self.l2 + self.step * i, v)
+
+    def set_bitmap(self, i, v):
+        self.w64(self.l2 + self.step * i + 8, v)
 
     def host(self, i):
         return self.entry(i) & 0xFFFFFFFFFFFE00
@@ -149,12 +153,54 @@ simple("compressed_copied", lambda i: i.set_entry(9, COMPRESSED | COPIED | i.hos
 simple("compressed_over_data", lambda i: i.set_entry(9, COMPRESSED | i.host(1) + 100))
 
 
+# Of images with extended L2 entries; of those whose data is in a file of its own; with a snapshot.
+KINDS = {
+    "ext": {
+        "ext_both_bits": lambda i: i.set_bitmap(1, 1 << 32 | 0xFFFFFFFF),
+        "ext_unallocated_data": lambda i: i.set_bitmap(20, 1),
+        "ext_unallocated_both": lambda i: i.set_bitmap(20, 1 << 32 | 1),
+        "ext_compressed_bitmap": lambda i: (i.set_entry(3, COMPRESSED | i.host(3)),
+                                            i.set_bitmap(3, 1)),
+        "ext_zero_flag": lambda i: i.set_entry(1, i.entry(1) | ZERO),
+        "ext_unaligned_data": lambda i: i.set_entry(1, i.entry(1) | 512),
+        "ext_unaligned_zero": lambda i: (i.set_entry(1, i.entry(1) | 512),
+                                         i.set_bitmap(1, 0xFFFFFFFF << 32)),
+        "ext_not_copied": lambda i: i.set_entry(1, i.entry(1) & ~COPIED),
+        "ext_past_end": lambda i: i.set_entry(1, COPIED | 1 << 40),
+        "ext_count_zero": lambda i: i.refcount(cluster(i, 1), 0),
+    },
+    "data": {
+        "data_not_copied": lambda i: i.set_entry(1, i.entry(1) & ~COPIED),
+        "data_first_not_copied": lambda i: i.set_entry(0, 0),
+        "data_unaligned": lambda i: i.set_entry(1, i.entry(1) | 512),
+        "data_compressed": lambda i: i.set_entry(1, COMPRESSED | i.l2),
+        "data_past_end": lambda i: i.set_entry(1, COPIED | 1 << 45),
+        "data_twice": lambda i: i.set_entry(2, i.entry(1)),
+        "data_reserved": lambda i: i.set_entry(1, i.entry(1) | 8),
+    },
+    "snap": {
+        # As long as before: what was extra data is a part of the name.
+        "snap_incomplete": lambda i: (i.w32(i.u64(64) + 36, 8),
+                                      i.w32(i.u64(64) + 12, i.u32(i.u64(64) + 12) + 16)),
+        "snap_too_much": lambda i: i.w32(i.u64(64) + 36, 5000),
+        "snap_too_many": lambda i: i.w32(60, 65536 + 2),
+        "snap_l1_unaligned": lambda i: i.w64(i.u64(64), i.u64(i.u64(64)) + 512),
+        "snap_l1_huge": lambda i: i.w32(i.u64(64) + 8, 0x7fffffff),
+        "snap_table_unaligned": lambda i: i.w64(64, i.u64(64) + 512),
+        "snap_copied": lambda i: i.set_entry(2, i.entry(2) | COPIED),
+        "snap_count_one": lambda i: i.refcount(cluster(i, 2), 1),
+        "snap_forgotten": lambda i: (i.w32(60, 0), i.w64(64, 0)),
+    },
+}
+KINDS["main"] = CASES
+
+
 def main():
-    if sys.argv[1:] == ["--list"]:
-        print("\n".join(CASES))
+    if sys.argv[1] == "--list":
+        print("\n".join(KINDS[(sys.argv + ["main"])[2]]))
         return
     name, path = sys.argv[1:]
-    CASES[name](Image(path))
+    {k: v for kind in KINDS.values() for k, v in kind.items()}[name](Image(path))
 
 
 if __name__ == "__main__":
