@@ -89,8 +89,7 @@ compares() {
 		for k in $some; do
 			for o in "" -s -p; do
 				# How many steps it takes is no matter of compatibility.
-				case "$o $i" in -p*c512.* | -p*over.* | -p*shorter.*) continue ;; esac
-				[ "$o" = -p ] && [ $i != $k ] && continue
+				[ "$o" = -p ] && [ $i$k != c4k.qcow2c4k.qcow2 ] && continue
 				# shellcheck disable=SC2086
 				words compare $o $i $k ||
 					{ echo "compare $o $i $k" >>why && return 1; }
@@ -99,7 +98,7 @@ compares() {
 	done
 }
 compares
-result "compare: 6 images with each other, plainly and strictly; with themselves -p"
+result "compare: 6 images with each other, plainly and strictly, once with -p"
 
 # --- convert ------------------------------------------------------------------------------------
 
