@@ -37,7 +37,7 @@ struct disk_opts {
 	const char *format; /* "raw", "qcow2" or NULL: probed, raw with a warning */
 	enum cache_mode cache;
 	bool readonly;
-	bool quiet;              /* no warnings: of a format that was guessed, a request that failed */
+	bool quiet;              /* no warnings: a guessed format, a request that failed */
 	bool nolock;             /* read an image that somebody else writes */
 	bool nobacking;          /* the top layer alone: unallocated reads as zeros */
 	bool nosync;             /* no fdatasync, not even at the end: for an image being made */

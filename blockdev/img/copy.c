@@ -451,7 +451,7 @@ int copy_run(struct copy *c)
 	else if (cluster > BUF_BYTES) /* zeros are looked for in whole clusters */
 		s.buf_bytes = cluster;
 	s.unit = cluster > SECTOR ? cluster : SECTOR;
-	while (s.unit * 2 <= c->min_sparse)
+	while (!c->compress && s.unit * 2 <= c->min_sparse)
 		s.unit *= 2;
 	s.buf_bytes = max_u64(s.buf_bytes, s.unit);
 	fiber_lock_init(&s.cursor);
