@@ -82,7 +82,7 @@ enum cache_mode disk_cache_mode(const struct disk *d);
 enum blk_op { BLK_READ, BLK_WRITE, BLK_ZEROES, BLK_DISCARD, BLK_FLUSH };
 #define BLK_FUA (1u << 0) /* a write: acknowledged means durable */
 #define BLK_UNMAP (1u << 1)      /* BLK_ZEROES: need not keep the space */
-#define BLK_COMPRESSED (1u << 2) /* BLK_WRITE: whole new clusters, stored compressed if that helps */
+#define BLK_COMPRESSED (1u << 2) /* BLK_WRITE: whole new clusters, compressed if that helps */
 /* The driver knows no flush: whatever the cache bit, acknowledged means durable. */
 #define BLK_WRITETHROUGH BLK_FUA
 
@@ -161,8 +161,8 @@ struct extent {
 /* In a fiber: the top layer's own word on [off, off+something up to len).  0 or -errno. */
 must_check int disk_extent(struct disk *d, uint64_t off, uint64_t len, struct extent *e);
 /*
- * In a fiber: the same through the whole chain: EXTENT_HOLE is what no layer has, with depth that of
- * the layer which ends the search.
+ * In a fiber: the same through the whole chain: EXTENT_HOLE is what no layer has, with depth that
+ * of the layer which ends the search.
  */
 must_check int disk_map(struct disk *d, uint64_t off, uint64_t len, struct extent *e);
 /* The disk below, opened read-only with this one; NULL: none. */
