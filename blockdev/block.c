@@ -529,6 +529,31 @@ int disk_snapshot_load(struct disk *d, const char *id, const char *name, struct 
 	return d->fmt->ops->snapshot_load(d->fmt, id, name, why);
 }
 
+int disk_resize(struct disk *d, uint64_t size, enum prealloc how, struct why *why)
+{
+	if (d->readonly)
+		return -EROFS;
+	if (!d->fmt->ops->resize)
+		return -ENOTSUP;
+	return d->fmt->ops->resize(d->fmt, size, how, why);
+}
+
+int disk_make_empty(struct disk *d)
+{
+	if (d->readonly)
+		return -EROFS;
+	return d->fmt->ops->make_empty ? d->fmt->ops->make_empty(d->fmt) : -ENOTSUP;
+}
+
+int disk_set_backing(struct disk *d, const char *name, const char *format, struct why *why)
+{
+	if (d->readonly)
+		return -EROFS;
+	if (!d->fmt->ops->set_backing)
+		return -ENOTSUP;
+	return d->fmt->ops->set_backing(d->fmt, name, format, why);
+}
+
 void block_init(struct disk *d)
 {
 	/* What an earlier process acknowledged and no flush covered: our first flush does. */

@@ -42,6 +42,8 @@ struct disk_opts {
 	bool nobacking;          /* the top layer alone: unallocated reads as zeros */
 	bool nosync;             /* no fdatasync, not even at the end: for an image being made */
 	bool unmap;              /* discards free clusters and punch holes in the host's file */
+	/* Already open: serves where the chain names its file; stays the caller's.  Or NULL. */
+	struct disk *base;
 	const char *backing;     /* in place of the backing file that the image names, or NULL */
 	const char *backing_format;
 	uint64_t l2_cache_bytes; /* 0: automatic */
@@ -197,6 +199,21 @@ must_check int disk_snapshot_load(
 
 /* In a fiber: size bytes, a multiple of 512, not less than now; durable when it returns 0. */
 must_check int disk_grow(struct disk *d, uint64_t size);
+
+/*
+ * In a fiber, nothing in flight: any size, how much of what is new has its place at once.
+ * Durable when it returns 0; -errno with words.
+ */
+enum prealloc;
+must_check int disk_resize(struct disk *d, uint64_t size, enum prealloc how, struct why *why);
+/* In a fiber, nothing in flight: the top layer holds nothing, all is read from below; durable. */
+must_check int disk_make_empty(struct disk *d);
+/*
+ * In a fiber, nothing in flight: the image says from now on that this lies below it ("": nothing);
+ * durable.  What is open stays open.  -errno with words.
+ */
+must_check int disk_set_backing(
+	struct disk *d, const char *name, const char *format, struct why *why);
 
 /* Latency histogram: bucket i counts requests that took [2^i, 2^(i+1)) microseconds; 0 also less.
  */

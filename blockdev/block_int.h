@@ -12,6 +12,7 @@ struct disk {
 	struct loop *loop;
 	struct format *fmt;
 	struct disk *backing; /* read-only, closed with this one; NULL: none */
+	bool backing_lent;    /* it is the caller's: struct disk_opts.base */
 	struct disk *above;   /* the layer that this one backs, or NULL */
 	char *path;
 	enum cache_mode mode;

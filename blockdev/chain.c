@@ -35,6 +35,13 @@ int disk_backing_path(const char *image, const char *name, char *out, size_t len
 	return n < 0 || (size_t)n >= len ? -ENAMETOOLONG : 0;
 }
 
+static bool same_file(const char *x, const char *y)
+{
+	struct stat a, b;
+
+	return !stat(x, &a) && !stat(y, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
 /* Is the file one that the chain down to d has been through? */
 static bool comes_back(const struct disk *d, const char *path)
 {
@@ -65,6 +72,7 @@ int chain_open(struct disk *d, const struct disk_opts *o, struct why *why)
 		.cache = o->cache,
 		.readonly = true,
 		.nolock = o->nolock,
+		.base = o->base,
 		.l2_cache_bytes = o->l2_cache_bytes,
 		.refcount_cache_bytes = o->refcount_cache_bytes};
 	struct why inner = {""};
@@ -78,7 +86,10 @@ int chain_open(struct disk *d, const struct disk_opts *o, struct why *why)
 		return why_set(
 			why, -ELOOP, "Backing file '%.1023s' creates an infinite loop.", path);
 	below.path = path;
-	if (!err)
+	if (!err && o->base && same_file(o->base->path, path)) {
+		d->backing = o->base;
+		d->backing_lent = true;
+	} else if (!err)
 		err = disk_open_above(d->loop, &below, d, &d->backing, &inner);
 	if (err)
 		return why_set(why, err,

@@ -96,7 +96,7 @@ static int open_fiber(void *arg)
 
 static void disk_free(struct disk *d)
 {
-	if (d->backing)
+	if (d->backing && !d->backing_lent)
 		disk_free(d->backing);
 	if (d->fmt)
 		d->fmt->ops->free(d->fmt);

@@ -71,6 +71,13 @@ struct format_ops {
 		struct format *fmt, const char *id, const char *name, struct why *why);
 	/* In a fiber: the guest sees size bytes from now on, more than before; durable. */
 	int (*grow)(struct format *fmt, uint64_t size);
+	/* In a fiber, nothing in flight; durable.  -errno with words.  NULL: -ENOTSUP. */
+	int (*resize)(struct format *fmt, uint64_t size, enum prealloc how, struct why *why);
+	/* This layer holds nothing any more. */
+	int (*make_empty)(struct format *fmt);
+	/* What lies below is called so from now on; "" none.  What is open stays open. */
+	int (*set_backing)(
+		struct format *fmt, const char *name, const char *format, struct why *why);
 };
 
 /* Have all requests ended that were in flight when fmt->epoch was then? */

@@ -106,6 +106,21 @@ static int raw_grow(struct format *fmt, uint64_t size)
 	return err;
 }
 
+static int raw_resize(struct format *fmt, uint64_t size, enum prealloc how, struct why *why)
+{
+	uint64_t old = fmt->size;
+	int err;
+
+	if (how == PREALLOC_METADATA)
+		return why_set(why, -ENOTSUP, "Unsupported preallocation mode: metadata");
+	size = round_up(size, SECTOR);
+	err = raw_grow(fmt, size);
+	if (err || how == PREALLOC_OFF || size <= old)
+		return err;
+	err = file_preallocate(fmt->file, old, size - old, how);
+	return err ? err : sync_to(&fmt->sync, sync_note(&fmt->sync));
+}
+
 const struct format_ops raw_format = {
 	.name = "raw",
 	.probe = raw_probe,
@@ -119,4 +134,5 @@ const struct format_ops raw_format = {
 	.extent = raw_extent,
 	.flush = raw_flush,
 	.grow = raw_grow,
+	.resize = raw_resize,
 };

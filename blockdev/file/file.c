@@ -279,3 +279,28 @@ int file_truncate(struct file *f, uint64_t size)
 {
 	return fiber_do(f, FILE_TRUNCATE, NULL, 0, size, 0);
 }
+
+#define ZERO_CHUNK (1 * MiB)
+
+int file_preallocate(struct file *f, uint64_t off, uint64_t len, enum prealloc how)
+{
+	uint8_t *zeros;
+	int err = 0;
+
+	if (how == PREALLOC_FALLOC)
+		return file_extend(f, off, len);
+	if (how != PREALLOC_FULL)
+		return 0;
+	zeros = file_buf(ZERO_CHUNK);
+	if (!zeros)
+		return -ENOMEM;
+	while (len && !err) {
+		uint64_t n = min_u64(len, ZERO_CHUNK);
+
+		err = file_pwrite(f, zeros, n, off);
+		off += n;
+		len -= n;
+	}
+	free(zeros);
+	return err;
+}

@@ -151,6 +151,16 @@ must_check int file_extend(struct file *f, uint64_t off, uint64_t len);
 must_check int file_punch(struct file *f, uint64_t off, uint64_t len);
 must_check int file_truncate(struct file *f, uint64_t size);
 
+/* How much of what will be written has its place beforehand. */
+enum prealloc {
+	PREALLOC_OFF,
+	PREALLOC_METADATA, /* in the image's tables */
+	PREALLOC_FALLOC,   /* and the host has reserved room */
+	PREALLOC_FULL,     /* and zeros are written there */
+};
+/* In a fiber: bytes [off, off+len) have room on the host (FALLOC, FULL), as zeros. */
+must_check int file_preallocate(struct file *f, uint64_t off, uint64_t len, enum prealloc how);
+
 uint64_t iov_bytes(const struct iovec *iov, int niov);
 /* Memory for metadata and bounce buffers: page aligned, zeroed; free with free(). */
 void *file_buf(uint64_t len);

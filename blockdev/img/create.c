@@ -22,7 +22,7 @@ struct creation {
 	struct file *file;
 	const struct img_opts *o;
 	struct qcow2_create_opts q; /* qcow2 */
-	enum qcow2_prealloc prealloc;
+	enum prealloc prealloc;
 	bool data; /* the file is the data file, or a raw image */
 	struct why why;
 };
@@ -37,8 +37,8 @@ static int write_raw(struct creation *c)
 			       ? 0
 			       : why_set(&c->why, -ENOSPC, "The device is smaller than the image");
 	err = file_truncate(c->file, size);
-	if (!err && c->prealloc >= QCOW2_PREALLOC_FALLOC)
-		err = qcow2_preallocate_host(c->file, 0, size, c->prealloc);
+	if (!err && c->prealloc >= PREALLOC_FALLOC)
+		err = file_preallocate(c->file, 0, size, c->prealloc);
 	return err ? err : file_fdatasync(c->file);
 }
 
@@ -100,7 +100,7 @@ static int check_raw(const struct img_opts *o, struct creation *c)
 	c->q.size = o->v[OPT_SIZE].n;
 	if (prealloc && img_parse_prealloc(prealloc, &c->prealloc))
 		return why_set(&c->why, -EINVAL, "invalid parameter value: %s", prealloc);
-	if (c->prealloc == QCOW2_PREALLOC_METADATA)
+	if (c->prealloc == PREALLOC_METADATA)
 		return why_set(
 			&c->why, -ENOTSUP, "Unsupported preallocation mode: %s", prealloc);
 	if (c->q.size > (uint64_t)INT64_MAX - SECTOR)

@@ -165,7 +165,7 @@ static int measure_qcow2(struct loop *l, struct job *j, const struct qcow2_creat
 		err = fiber_run(l, count_fiber, j);
 	else if (j->disk) /* nothing is known of what the two have in common */
 		j->data = size;
-	if (q->prealloc == QCOW2_PREALLOC_FALLOC || q->prealloc == QCOW2_PREALLOC_FULL)
+	if (q->prealloc == PREALLOC_FALLOC || q->prealloc == PREALLOC_FULL)
 		j->data = size;
 	n->full = size + tables_bytes(&s, size);
 	n->required = n->full - size + j->data;

@@ -369,13 +369,13 @@ uint32_t img_opts_version(const char *compat, struct why *why)
 	return 0;
 }
 
-int img_parse_prealloc(const char *text, enum qcow2_prealloc *out)
+int img_parse_prealloc(const char *text, enum prealloc *out)
 {
 	static const char *const names[] = {"off", "metadata", "falloc", "full"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 		if (!strcmp(text, names[i])) {
-			*out = (enum qcow2_prealloc)i;
+			*out = (enum prealloc)i;
 			return 0;
 		}
 	return -EINVAL;

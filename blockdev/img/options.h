@@ -79,7 +79,7 @@ must_check int img_opts_qcow2(
 /* "0.10" and the like: 2 or 3; 0 with words. */
 uint32_t img_opts_version(const char *compat, struct why *why);
 /* off, metadata, falloc, full: 0 with *out, or -EINVAL. */
-must_check int img_parse_prealloc(const char *text, enum qcow2_prealloc *out);
+must_check int img_parse_prealloc(const char *text, enum prealloc *out);
 
 /*
  * Makes the image that o describes (the size is set), and its data file.  A file that was not

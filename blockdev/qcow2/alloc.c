@@ -237,6 +237,23 @@ static void drop_tail(struct qcow2 *q)
 	}
 }
 
+/* Clusters at the end of the file that nobody uses; the runs have been given back. */
+static int trim_tail(struct qcow2 *q)
+{
+	while (q->end > 1) {
+		enum ref_state st;
+		uint64_t n;
+		int err = qcow2_refs_state(q, q->end - 1, &st, &n);
+
+		if (err)
+			return err;
+		if (st == REF_USED)
+			return 0;
+		q->end--;
+	}
+	return 0;
+}
+
 int qcow2_alloc_settle(struct qcow2 *q)
 {
 	int err = 0;
@@ -252,6 +269,7 @@ int qcow2_alloc_settle(struct qcow2 *q)
 
 int qcow2_alloc_close(struct qcow2 *q)
 {
+	bool shorten = q->n_runs || q->trim;
 	uint64_t bytes;
 	int err = 0;
 
@@ -262,8 +280,13 @@ int qcow2_alloc_close(struct qcow2 *q)
 		err = qcow2_write_refs(q);
 	if (!err)
 		err = qcow2_reftable_write(q);
-	if (!err && q->n_runs) {
+	if (!err && q->n_runs)
 		drop_tail(q);
+	if (!err && q->trim)
+		err = qcow2_refs_trim(q);
+	if (!err && q->trim)
+		err = trim_tail(q);
+	if (!err && shorten) {
 		bytes = q->end << q->h.cluster_bits;
 		if (bytes < file_size(q->fmt.file))
 			err = file_truncate(q->fmt.file, bytes);

@@ -20,7 +20,6 @@
 
 #define CLUSTER_DEFAULT  (64u * KiB)
 #define REFCOUNT_DEFAULT 16u
-#define ZERO_CHUNK       (1u * MiB)
 
 struct layout {
 	struct qcow2_create_opts o; /* defaults filled in */
@@ -43,8 +42,8 @@ static struct qcow2_create_opts with_defaults(const struct qcow2_create_opts *o)
 	d.refcount_bits = d.refcount_bits ? d.refcount_bits : REFCOUNT_DEFAULT;
 	d.version = d.version ? d.version : 3;
 	/* A raw data file holds every cluster at its own offset, so all of them are mapped. */
-	if (d.data_file_raw && d.prealloc == QCOW2_PREALLOC_OFF)
-		d.prealloc = QCOW2_PREALLOC_METADATA;
+	if (d.data_file_raw && d.prealloc == PREALLOC_OFF)
+		d.prealloc = PREALLOC_METADATA;
 	return d;
 }
 
@@ -85,7 +84,7 @@ static int check_version(const struct qcow2_create_opts *o, struct why *why)
 /* The names that an image carries, and what goes with them. */
 static int check_names(const struct qcow2_create_opts *o, struct why *why)
 {
-	if (o->backing_file && o->prealloc != QCOW2_PREALLOC_OFF && !o->extended_l2 &&
+	if (o->backing_file && o->prealloc != PREALLOC_OFF && !o->extended_l2 &&
 		!o->data_file_raw)
 		return why_set(why, -EINVAL,
 			"Backing file and preallocation can only be used at the same time if "
@@ -171,7 +170,7 @@ static bool data_inside(const struct layout *l)
  */
 static uint64_t table_at(const struct layout *l, uint64_t t)
 {
-	if (data_inside(l) && l->o.prealloc == QCOW2_PREALLOC_METADATA)
+	if (data_inside(l) && l->o.prealloc == PREALLOC_METADATA)
 		return l->l2_cluster + t * (1 + (uint64_t)l->l2_entries);
 	return l->l2_cluster + t;
 }
@@ -183,7 +182,7 @@ static uint64_t data_at(const struct layout *l, uint64_t t, uint32_t i)
 
 	if (l->o.data_file)
 		return guest << l->cluster_bits;
-	if (l->o.prealloc == QCOW2_PREALLOC_METADATA)
+	if (l->o.prealloc == PREALLOC_METADATA)
 		return (table_at(l, t) + 1 + i) << l->cluster_bits;
 	return (l->l2_cluster + l->l1_entries + guest) << l->cluster_bits;
 }
@@ -202,7 +201,7 @@ static void measure(struct layout *l, const struct qcow2_create_opts *opts)
 	l->l2_entries = l->o.cluster_size / (l->o.extended_l2 ? 16 : 8);
 	l->l1_entries = l1_entries(&l->o);
 	l->l1_clusters = div_round_up(l->l1_entries * 8, cs);
-	if (l->o.prealloc != QCOW2_PREALLOC_OFF)
+	if (l->o.prealloc != PREALLOC_OFF)
 		l->guest_clusters = div_round_up(l->o.size, cs);
 }
 
@@ -343,27 +342,6 @@ static int write_l2(struct file *f, const struct layout *l, uint8_t *buf)
 	return err;
 }
 
-int qcow2_preallocate_host(struct file *f, uint64_t off, uint64_t len, enum qcow2_prealloc how)
-{
-	uint8_t *zeros;
-	int err = 0;
-
-	if (how == QCOW2_PREALLOC_FALLOC)
-		return file_extend(f, off, len);
-	zeros = file_buf(ZERO_CHUNK);
-	if (!zeros)
-		return -ENOMEM;
-	while (len && !err) {
-		uint64_t n = min_u64(len, ZERO_CHUNK);
-
-		err = file_pwrite(f, zeros, n, off);
-		off += n;
-		len -= n;
-	}
-	free(zeros);
-	return err;
-}
-
 /* The guest's clusters: on a device they must be zeroed in any case. */
 static int place_data(struct file *f, const struct layout *l)
 {
@@ -373,13 +351,13 @@ static int place_data(struct file *f, const struct layout *l)
 
 	if (!data_inside(l))
 		return 0;
-	if (f->is_block && l->o.prealloc == QCOW2_PREALLOC_METADATA)
+	if (f->is_block && l->o.prealloc == PREALLOC_METADATA)
 		return -ENOTSUP;
 	err = file_size(f) < end ? file_truncate(f, end) : 0;
-	if (err || l->o.prealloc == QCOW2_PREALLOC_METADATA)
+	if (err || l->o.prealloc == PREALLOC_METADATA)
 		return err;
-	return qcow2_preallocate_host(
-		f, data_at(l, 0, 0), bytes, f->is_block ? QCOW2_PREALLOC_FULL : l->o.prealloc);
+	return file_preallocate(
+		f, data_at(l, 0, 0), bytes, f->is_block ? PREALLOC_FULL : l->o.prealloc);
 }
 
 /* All but the header, durable. */

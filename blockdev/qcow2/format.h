@@ -187,14 +187,14 @@ void qcow2_refcount_set(void *block, uint32_t i, uint32_t order, uint64_t value)
  */
 must_check int qcow2_header_build(
 	const struct qcow2_header *h, const uint8_t *old, uint8_t *buf, struct why *why);
+/*
+ * The same within the first sector, the backing file's name at name_at and no names of features:
+ * for the moment while the rest is being written.
+ */
+must_check int qcow2_header_build_short(
+	const struct qcow2_header *h, const uint8_t *old, uint64_t name_at, uint8_t *buf);
 
 /* Creation: as qemu-img lays a new image out (header, refcount table, first block, L1). */
-enum qcow2_prealloc {
-	QCOW2_PREALLOC_OFF,
-	QCOW2_PREALLOC_METADATA, /* every cluster has its place */
-	QCOW2_PREALLOC_FALLOC,   /* and the host has reserved it */
-	QCOW2_PREALLOC_FULL,     /* and it is written with zeros */
-};
 struct qcow2_create_opts {
 	uint64_t size;          /* bytes */
 	uint32_t cluster_size;  /* 0: 64 KiB */
@@ -202,7 +202,7 @@ struct qcow2_create_opts {
 	uint32_t version;       /* 0: 3 */
 	bool lazy_refcounts, extended_l2, zstd;
 	bool data_file_raw;     /* the data file is good as a raw image at any time */
-	enum qcow2_prealloc prealloc;
+	enum prealloc prealloc;
 	const char *backing_file, *backing_format, *data_file; /* NULL: none */
 };
 /* Can such an image be made?  Touches no file.  0, or -EINVAL or -EFBIG with words. */
@@ -212,9 +212,6 @@ must_check int qcow2_create_check(const struct qcow2_create_opts *o, struct why 
  * header last, so that a cut leaves a whole image or none.  The data file is the caller's.
  */
 must_check int qcow2_create(struct file *f, const struct qcow2_create_opts *o, struct why *why);
-/* In a fiber: bytes [off, off+len) of f have room on the host (FALLOC, FULL), as zeros. */
-must_check int qcow2_preallocate_host(
-	struct file *f, uint64_t off, uint64_t len, enum qcow2_prealloc how);
 
 /* Check and repair. */
 #define QCOW2_FIX_LEAKS  (1u << 0)

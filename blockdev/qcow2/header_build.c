@@ -33,15 +33,16 @@ static const struct {
 struct builder {
 	const struct qcow2_header *h;
 	uint8_t *buf;
-	uint64_t at; /* bytes of buf that are taken */
-	bool full;
+	uint64_t at;    /* bytes of buf that are taken */
+	uint64_t limit; /* of them */
+	bool full, no_names;
 };
 
 static uint8_t *room(struct builder *b, uint64_t n)
 {
 	uint8_t *p = b->buf + b->at;
 
-	if (b->full || !range_within(b->at, n, b->h->cluster_size)) {
+	if (b->full || !range_within(b->at, n, b->limit)) {
 		b->full = true;
 		return NULL;
 	}
@@ -71,7 +72,8 @@ static void add_names(struct builder *b)
 {
 	uint8_t names[ARRAY_SIZE(feature_names) * FEATURE_NAME_BYTES] = {0}, *entry = names;
 
-	if (b->h->version < 3 || b->h->cluster_size < FEATURE_NAMES_CLUSTER_MIN)
+	if (b->no_names || b->h->version < 3 ||
+		b->h->cluster_size < FEATURE_NAMES_CLUSTER_MIN)
 		return;
 	for (size_t i = 0; i < ARRAY_SIZE(feature_names); i++, entry += FEATURE_NAME_BYTES) {
 		entry[0] = feature_names[i].type;
@@ -160,37 +162,61 @@ static void put_fields(const struct qcow2_header *h, struct qcow2_disk_header *d
 	d->compression_type = h->compression_type;
 }
 
+/* All but the name of the backing file. */
+static void build(struct builder *b, const uint8_t *old)
+{
+	struct qcow2_disk_header *d = (void *)b->buf;
+	uint32_t kept = old ? old_header_length(old) : 0;
+
+	b->at = QCOW2_V2_HEADER_BYTES;
+	if (b->h->version >= 3) {
+		b->at = sizeof(*d);
+		if (kept > b->at && kept <= b->limit) { /* one who knows more has been here */
+			memcpy(b->buf + b->at, old + b->at, kept - b->at);
+			b->at = round_up(kept, 8);
+		}
+		d->header_length = be32_make((uint32_t)b->at);
+	}
+	put_fields(b->h, d);
+	add_ours(b);
+	if (old)
+		keep_unknown(b, old);
+	add_ext(b, QCOW2_EXT_END, NULL, 0);
+}
+
+static void put_backing(const struct qcow2_header *h, uint8_t *buf, uint64_t at)
+{
+	struct qcow2_disk_header *d = (void *)buf;
+	size_t n = strlen(h->backing_file);
+
+	if (!n)
+		return;
+	d->backing_offset = be64_make(at);
+	d->backing_size = be32_make((uint32_t)n);
+}
+
 int qcow2_header_build(
 	const struct qcow2_header *h, const uint8_t *old, uint8_t *buf, struct why *why)
 {
-	struct builder b = {.h = h, .buf = buf};
-	struct qcow2_disk_header *d = (void *)buf;
-	uint32_t kept = old ? old_header_length(old) : 0;
-	size_t name = strlen(h->backing_file);
+	struct builder b = {.h = h, .buf = buf, .limit = h->cluster_size};
+	size_t n = strlen(h->backing_file);
 	uint8_t *p;
 
-	b.at = QCOW2_V2_HEADER_BYTES;
-	if (h->version >= 3) {
-		b.at = sizeof(*d);
-		if (kept > b.at) { /* one who knows more has been here */
-			memcpy(buf + b.at, old + b.at, kept - b.at);
-			b.at = round_up(kept, 8);
-		}
-		d->header_length = be32_make((uint32_t)b.at);
-	}
-	put_fields(h, d);
-	add_ours(&b);
-	if (old)
-		keep_unknown(&b, old);
-	add_ext(&b, QCOW2_EXT_END, NULL, 0);
-	if (name) {
-		d->backing_offset = be64_make(b.at);
-		d->backing_size = be32_make((uint32_t)name);
-		p = room(&b, name);
-		if (p)
-			memcpy(p, h->backing_file, name);
-	}
-	if (b.full)
+	build(&b, old);
+	put_backing(h, buf, b.at);
+	p = room(&b, n);
+	if (!p)
 		return why_set(why, -ENOSPC, "The header does not fit into the first cluster");
+	memcpy(p, h->backing_file, n);
 	return 0;
+}
+
+int qcow2_header_build_short(
+	const struct qcow2_header *h, const uint8_t *old, uint64_t name_at, uint8_t *buf)
+{
+	struct builder b = {.h = h, .buf = buf, .limit = SECTOR, .no_names = true};
+
+	build(&b, old);
+	put_backing(h, buf, name_at);
+	return b.full ? -ENOSPC : 0;
 }

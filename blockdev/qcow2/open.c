@@ -275,4 +275,7 @@ const struct format_ops qcow2_format = {
 	.snapshot = qcow2_snapshot,
 	.snapshot_load = qcow2_snapshot_load,
 	.grow = qcow2_grow,
+	.resize = qcow2_resize,
+	.make_empty = qcow2_make_empty,
+	.set_backing = qcow2_set_backing,
 };

@@ -91,6 +91,7 @@ struct qcow2 {
 	struct stage *stage; /* commit.c */
 	char *path;          /* for messages */
 	bool broken_told;    /* a broken table was reported once */
+	bool trim;           /* much was freed: the file is to end at the last cluster in use */
 };
 
 static inline struct qcow2 *qcow2_of(struct format *fmt)
@@ -248,6 +249,8 @@ must_check int qcow2_refs_state(struct qcow2 *q, uint64_t first, enum ref_state 
  * them all, and adds them as a run; makes refcount blocks and a larger refcount table as needed.
  */
 must_check int qcow2_refs_grow(struct qcow2 *q, uint64_t want);
+/* In a fiber, at close: blocks that count nothing are given back. */
+must_check int qcow2_refs_trim(struct qcow2 *q);
 /* In a fiber: dirty sectors of the refcount table; the blocks that they name are durable. */
 must_check int qcow2_reftable_write(struct qcow2 *q);
 
@@ -269,6 +272,25 @@ must_check int qcow2_header_put(struct qcow2 *q);
 /* The same, durable when it returns 0. */
 must_check int qcow2_header_commit(struct qcow2 *q);
 
+/* ---- header_rewrite.c ---- */
+
+/*
+ * In a fiber, with table_lock: the whole header becomes h, extensions and names included; durable
+ * when it returns 0.  -errno with words; -ENOSPC: it does not fit, and nothing was done.
+ */
+must_check int qcow2_header_replace(
+	struct qcow2 *q, const struct qcow2_header *h, struct why *why);
+
+/* ---- drop.c ---- */
+
+/*
+ * In a fiber, nothing else in flight: the guest clusters that lie wholly in [from, to rounded up)
+ * become holes.  Not durable yet.
+ */
+must_check int qcow2_drop(struct qcow2 *q, uint64_t from, uint64_t to);
+/* In a fiber: durable, and the clusters are free. */
+must_check int qcow2_drop_finish(struct qcow2 *q);
+
 /* ---- table.c ---- */
 
 must_check int mem_table_init(struct mem_table *t, uint32_t n, uint64_t host_off);
@@ -283,7 +305,12 @@ int qcow2_broken(struct qcow2 *q, const char *what, uint64_t at);
 /* ---- read.c, write.c, zero.c, resize.c, open.c: the format's operations ---- */
 
 int qcow2_read(struct format *fmt, struct iovec *iov, int niov, uint64_t off, uint64_t len);
+must_check int qcow2_write_zeros(struct qcow2 *q, uint64_t off, uint64_t len); /* as data */
 int qcow2_grow(struct format *fmt, uint64_t size);
+int qcow2_resize(struct format *fmt, uint64_t size, enum prealloc how, struct why *why);
+int qcow2_make_empty(struct format *fmt);
+int qcow2_set_backing(
+	struct format *fmt, const char *name, const char *format, struct why *why);
 int qcow2_write(struct format *fmt, struct iovec *iov, int niov, uint64_t off, uint64_t len);
 int qcow2_write_compressed(
 	struct format *fmt, struct iovec *iov, int niov, uint64_t off, uint64_t len);

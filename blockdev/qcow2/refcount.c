@@ -415,3 +415,59 @@ int qcow2_refs_grow(struct qcow2 *q, uint64_t want)
 	qcow2_alloc_add(q, &r);
 	return 0;
 }
+
+/* Does block i count nothing but itself? */
+static int block_idle(struct qcow2 *q, uint64_t i, bool *idle)
+{
+	uint64_t self = block_off(q, i) >> q->h.cluster_bits;
+	uint64_t at = i * q->refs_per_block, end = at + q->refs_per_block;
+
+	*idle = true;
+	while (at < end && *idle) {
+		enum ref_state st;
+		uint64_t run;
+		int err = qcow2_refs_state(q, at, &st, &run);
+
+		if (err)
+			return err;
+		*idle = st != REF_USED || (at == self && run == 1);
+		at += run;
+	}
+	return 0;
+}
+
+/* Block i goes: first its name (R3), then its count, if that stands in another block. */
+static int drop_block(struct qcow2 *q, uint64_t i)
+{
+	uint64_t host = block_off(q, i), cluster = host >> q->h.cluster_bits;
+	int err;
+
+	mem_table_set(&q->reftable, (uint32_t)i, 0, 0);
+	err = qcow2_reftable_write(q);
+	if (!err)
+		err = sync_to(&q->fmt.sync, q->fmt.sync.writes);
+	if (err)
+		return err;
+	cache_forget(&q->refs, host, q->h.cluster_size);
+	if (cluster / q->refs_per_block == i)
+		return 0;
+	return qcow2_refs_set(q, cluster, 1, 0);
+}
+
+int qcow2_refs_trim(struct qcow2 *q)
+{
+	/* From the end, as a block may be all that an earlier one counts. */
+	for (uint64_t i = q->reftable.n; i-- > 1;) {
+		bool idle;
+		int err;
+
+		if (!block_off(q, i))
+			continue;
+		err = block_idle(q, i, &idle);
+		if (!err && idle)
+			err = drop_block(q, i);
+		if (err)
+			return err;
+	}
+	return qcow2_write_refs(q);
+}

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * resize.c - making an image larger: a larger L1 table where the old one is too short.
+ * resize.c - a larger or smaller disk: a larger L1 table where the old one is too short.
  *
  * The new table is written whole into new clusters and made durable, then one write of the
  * header's first sector switches size and table, and only when that is durable is the old
  * table free (R3).  A cut leaves the old image or the new one.
  *
- * Requests go on meanwhile: table_lock keeps new L2 tables out, commit_lock keeps L1
+ * A smaller disk is one from the moment that the header says so; what lies behind its end is
+ * dropped after that (drop.c).
+ *
+ * Requests go on while the disk grows: table_lock keeps new L2 tables out, commit_lock keeps L1
  * sectors from being written to the old place.
  */
 #include <string.h>
@@ -91,25 +94,176 @@ static int grow_l1(struct qcow2 *q, uint64_t n, uint64_t size)
 	return err;
 }
 
+/* The size alone, or with a larger table.  The caller holds table_lock. */
+static int commit_size(struct qcow2 *q, uint64_t size)
+{
+	uint64_t need = qcow2_l1_needed(size, q->h.cluster_bits), old = q->h.size;
+	int err;
+
+	if (need > q->l1.n)
+		return grow_l1(q, need, size);
+	q->h.size = size;
+	err = qcow2_header_commit(q);
+	if (err)
+		q->h.size = old;
+	return err;
+}
+
+/*
+ * What lies behind the old end must read as zeros when the guest first sees it: the rest of the
+ * last cluster, what an interrupted shrinking left behind, and a backing file that goes on there.
+ */
+static int clear_new(struct qcow2 *q, uint64_t from, uint64_t to)
+{
+	const struct format *below = q->fmt.backing;
+	uint64_t shown = below && below->size > from ? below->size : 0;
+	uint64_t whole = round_up(from, q->h.cluster_size);
+	struct mapping m;
+	int err = 0;
+
+	if (from < whole) {
+		err = qcow2_map(q, from, whole - from, &m);
+		if (!err && (m.kind == MAP_DATA || (m.kind == MAP_HOLE && from < shown)))
+			err = qcow2_write_zeros(q, from, whole - from);
+	}
+	to = round_up(to, q->h.cluster_size);
+	for (from = whole; from < to && !err; from += m.len) {
+		err = qcow2_map(q, from, to - from, &m);
+		if (!err && m.kind == MAP_HOLE && from < shown) {
+			m.len = min_u64(m.len, round_up(shown - from, q->h.cluster_size));
+			err = qcow2_zeroes(&q->fmt, from, m.len, 0);
+		} else if (!err && m.kind == MAP_DATA) {
+			err = qcow2_zeroes(&q->fmt, from, m.len, BLK_UNMAP);
+		}
+	}
+	return err;
+}
+
+/* New clusters for the n guest clusters at off, which have none and are claimed. */
+static int place_claimed(struct qcow2 *q, uint64_t off, uint64_t n, enum prealloc how)
+{
+	while (n) {
+		struct run r;
+		uint64_t host, bytes, need;
+		int err = qcow2_alloc(q, n, &r);
+
+		if (err)
+			return err;
+		host = r.first << q->h.cluster_bits;
+		bytes = r.n << q->h.cluster_bits;
+		/* R2: a used cluster is written with zeros before a table names it. */
+		err = file_preallocate(q->fmt.file, host, bytes, r.fresh ? how : PREALLOC_FULL);
+		need = r.fresh && how == PREALLOC_METADATA ? r.need : sync_note(&q->fmt.sync);
+		if (!err)
+			err = qcow2_l2_set(q, off, r.n, host | QCOW2_OFLAG_COPIED, need);
+		if (err)
+			return err; /* what was not placed leaks */
+		off += bytes;
+		n -= r.n;
+	}
+	return 0;
+}
+
+static int preallocate(struct qcow2 *q, uint64_t from, uint64_t to, enum prealloc how)
+{
+	uint64_t whole = round_up(from, q->h.cluster_size);
+
+	/* The cluster with the old end in it is half the guest's already. */
+	if (from < whole) {
+		struct mapping m;
+		int err = qcow2_map(q, from, whole - from, &m);
+
+		if (!err && m.kind == MAP_HOLE)
+			err = qcow2_write_zeros(q, from, whole - from);
+		if (err)
+			return err;
+	}
+	from = whole;
+	to = round_up(to, q->h.cluster_size);
+	while (from < to) {
+		struct pending p;
+		struct mapping m;
+		int err = qcow2_claim(q, from, to - from, false, &p, &m);
+
+		if (err)
+			return err;
+		if (m.kind == MAP_HOLE || m.kind == MAP_ZERO) /* new clusters are zeros */
+			err = place_claimed(q, from, p.n, how);
+		qcow2_unclaim(q, &p);
+		if (err)
+			return err;
+		from += m.len;
+	}
+	return 0;
+}
+
+/*
+ * Three steps: room in the tables, zeros where old content would show, then the size.  A cut
+ * before the last leaves the old disk.
+ */
+static int grow(struct qcow2 *q, uint64_t size, enum prealloc how)
+{
+	uint64_t need = qcow2_l1_needed(size, q->h.cluster_bits), old = q->h.size;
+	int err = 0;
+
+	fiber_lock(&q->table_lock);
+	if (need > q->l1.n)
+		err = grow_l1(q, need, old);
+	fiber_unlock(&q->table_lock);
+	if (err)
+		return err;
+	err = clear_new(q, old, size);
+	if (!err && how != PREALLOC_OFF)
+		err = preallocate(q, old, size, how);
+	if (!err)
+		err = qcow2_flush(&q->fmt);
+	if (!err) {
+		fiber_lock(&q->table_lock);
+		err = commit_size(q, size);
+		fiber_unlock(&q->table_lock);
+	}
+	if (!err)
+		q->fmt.size = size;
+	return err;
+}
+
+static int shrink(struct qcow2 *q, uint64_t size)
+{
+	uint64_t old = q->h.size;
+	int err;
+
+	fiber_lock(&q->table_lock);
+	err = commit_size(q, size);
+	fiber_unlock(&q->table_lock);
+	if (err)
+		return err;
+	/* The rest of the last cluster is cleared when it is seen again: clear_new(). */
+	err = qcow2_drop(q, size, old);
+	q->fmt.size = size;
+	return err ? err : qcow2_drop_finish(q);
+}
+
+int qcow2_resize(struct format *fmt, uint64_t size, enum prealloc how, struct why *why)
+{
+	struct qcow2 *q = qcow2_of(fmt);
+
+	if (size % SECTOR)
+		return why_set(why, -EINVAL, "The new size must be a multiple of %d", SECTOR);
+	if (q->h.nb_snapshots && q->h.version < 3)
+		return why_set(why, -ENOTSUP, "Can't resize a v2 image which has snapshots");
+	if (size > (uint64_t)INT64_MAX ||
+		qcow2_l1_needed(size, q->h.cluster_bits) * 8 > QCOW2_L1_BYTES_MAX)
+		return why_set(why, -EFBIG, "Failed to grow the L1 table: File too large");
+	if (size < q->h.size)
+		return shrink(q, size);
+	return grow(q, size, how);
+}
+
 int qcow2_grow(struct format *fmt, uint64_t size)
 {
 	struct qcow2 *q = qcow2_of(fmt);
-	uint64_t need = qcow2_l1_needed(size, q->h.cluster_bits);
-	int err;
 
-	if (size < q->h.size || size % SECTOR)
+	if (size < q->h.size)
 		return -EINVAL;
-	if (need * 8 > QCOW2_L1_BYTES_MAX)
-		return -EFBIG;
-	fiber_lock(&q->table_lock);
-	if (need > q->l1.n) {
-		err = grow_l1(q, need, size);
-	} else {
-		q->h.size = size;
-		err = qcow2_header_commit(q);
-	}
-	fiber_unlock(&q->table_lock);
-	if (!err)
-		fmt->size = size;
-	return err;
+	return qcow2_resize(fmt, size, PREALLOC_OFF, NULL);
 }

@@ -96,7 +96,7 @@ static int change_all(struct qcow2 *q, uint64_t off, uint64_t end, bool unmap)
 	return 0;
 }
 
-static int write_zeros(struct qcow2 *q, uint64_t off, uint64_t len)
+int qcow2_write_zeros(struct qcow2 *q, uint64_t off, uint64_t len)
 {
 	static uint8_t zeros[ZEROS_BYTES] __attribute__((aligned(4096))); /* only ever read */
 	int err = 0;
@@ -142,7 +142,7 @@ static int zero_part(struct qcow2 *q, uint64_t off, uint64_t len, bool unmap)
 		if (err || zero)
 			return err;
 	}
-	return write_zeros(q, off, len);
+	return qcow2_write_zeros(q, off, len);
 }
 
 int qcow2_zeroes(struct format *fmt, uint64_t off, uint64_t len, unsigned flags)
@@ -153,7 +153,7 @@ int qcow2_zeroes(struct format *fmt, uint64_t off, uint64_t len, unsigned flags)
 	int err = 0;
 
 	if (q->h.version < 3 && (fmt->backing || !unmap))
-		return write_zeros(q, off, len);
+		return qcow2_write_zeros(q, off, len);
 	while (off < end && !err) {
 		uint64_t stop = min_u64(end, (off / size + 1) * size); /* of this cluster */
 
