@@ -141,8 +141,7 @@ int img_open(struct img_file *im, const char *filename, const char *format, unsi
 
 	*im = (struct img_file){.format = format};
 	if (format && !img_format_known(format)) {
-		log_error("Could not open '%s': Unknown driver '%s' (known: raw, qcow2)", filename,
-			format);
+		log_error("Could not open '%s': Unknown driver '%s'", filename, format);
 		return -EINVAL;
 	}
 	if (stat(filename, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
@@ -162,7 +161,10 @@ int img_open(struct img_file *im, const char *filename, const char *format, unsi
 			file_close(im->file);
 	}
 	if (err) {
-		log_error("Could not open '%s': %s", filename, why_text(&why, err));
+		if (!why.text[0]) /* the format's word, and the file's below it */
+			(void)why_set(&why, err, "Could not open '%.1000s': %s", filename,
+				strerror(-err));
+		log_error("Could not open '%s': %s", filename, why.text);
 		loop_free(im->loop);
 	}
 	return err;

@@ -14,6 +14,7 @@
 static const struct img_cmd *const commands[] = {
 	&img_bench,
 	&img_check,
+	&img_commit,
 	&img_compare,
 	&img_convert,
 	&img_create,
@@ -21,6 +22,8 @@ static const struct img_cmd *const commands[] = {
 	&img_info,
 	&img_map,
 	&img_measure,
+	&img_rebase,
+	&img_resize,
 	&img_snapshot,
 	NULL,
 };

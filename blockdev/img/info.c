@@ -10,11 +10,12 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
+#include "blockdev/block.h"
 #include "blockdev/img/info.h"
 
 struct options {
 	const char *filename, *format;
-	bool unlocked;
+	bool unlocked, chain;
 	enum img_output output;
 };
 
@@ -26,9 +27,11 @@ struct job {
 
 static int parse(int argc, char **argv, struct options *o)
 {
-	enum { OPT_OUTPUT = 256 };
+	enum { OPT_OUTPUT = 256, OPT_CHAIN, OPT_OBJECT };
 	static const struct option longs[] = {{"format", required_argument, NULL, 'f'},
 		{"output", required_argument, NULL, OPT_OUTPUT},
+		{"backing-chain", no_argument, NULL, OPT_CHAIN},
+		{"object", required_argument, NULL, OPT_OBJECT},
 		{"force-share", no_argument, NULL, 'U'}, {NULL, 0, NULL, 0}};
 	int c;
 
@@ -40,6 +43,11 @@ static int parse(int argc, char **argv, struct options *o)
 		case OPT_OUTPUT:
 			if (img_parse_output(optarg, &o->output))
 				return 1;
+			break;
+		case OPT_CHAIN:
+			o->chain = true;
+			break;
+		case OPT_OBJECT:
 			break;
 		case 'U':
 			o->unlocked = true;
@@ -244,11 +252,11 @@ static json_t *json_snapshots(const struct image_info *info)
 		if (s->has_icount)
 			set_int(o, "icount", s->icount);
 		set_int(o, "vm-clock-nsec", s->clock_ns % 1000000000);
-		set_int(o, "vm-clock-sec", s->clock_ns / 1000000000);
 		set_text(o, "name", s->name);
-		set_text(o, "id", s->id);
 		set_int(o, "date-sec", s->sec);
 		set_int(o, "date-nsec", s->nsec);
+		set_int(o, "vm-clock-sec", s->clock_ns / 1000000000);
+		set_text(o, "id", s->id);
 		set_int(o, "vm-state-size", s->vm_state);
 		json_array_append_new(list, o);
 	}
@@ -274,25 +282,22 @@ static json_t *json_bitmaps(const struct image_info *info)
 	return list;
 }
 
+/* The order of members is qemu-img's, here and below: people compare text. */
 static json_t *json_specific(const struct image_info *info)
 {
 	const struct qcow2_header *h = &info->h;
 	json_t *o = json_object(), *data = json_object();
+	bool v3 = h->version >= 3;
 
 	set_text(o, "type", "qcow2");
-	set_text(data, "compat", h->version >= 3 ? "1.1" : "0.10");
+	set_text(data, "compat", v3 ? "1.1" : "0.10");
 	set_text(data, "compression-type", h->compression_type ? "zstd" : "zlib");
-	set_int(data, "refcount-bits", h->refcount_bits);
-	if (h->version >= 3) {
+	if (v3)
 		json_object_set_new(data, "lazy-refcounts",
 			json_boolean(h->compatible & QCOW2_COMPAT_LAZY_REFCOUNTS));
-		json_object_set_new(
-			data, "corrupt", json_boolean(h->incompatible & QCOW2_INCOMPAT_CORRUPT));
-		json_object_set_new(
-			data, "extended-l2", json_boolean(h->incompatible & QCOW2_INCOMPAT_EXTL2));
-	}
 	if (info->nb_bitmaps)
 		json_object_set_new(data, "bitmaps", json_bitmaps(info));
+	set_int(data, "refcount-bits", h->refcount_bits);
 	if (h->crypt_method) {
 		json_t *e = json_object();
 
@@ -303,42 +308,58 @@ static json_t *json_specific(const struct image_info *info)
 		set_text(data, "data-file", h->data_file);
 	if (h->incompatible & QCOW2_INCOMPAT_DATA_FILE)
 		json_object_set_new(data, "data-file-raw", json_boolean(data_raw(h)));
+	if (v3) {
+		json_object_set_new(
+			data, "corrupt", json_boolean(h->incompatible & QCOW2_INCOMPAT_CORRUPT));
+		json_object_set_new(
+			data, "extended-l2", json_boolean(h->incompatible & QCOW2_INCOMPAT_EXTL2));
+	}
 	json_object_set_new(o, "data", data);
 	return o;
 }
 
-static void print_json(const struct image_info *info)
+static json_t *json_image(const struct image_info *info)
 {
 	const struct qcow2_header *h = &info->h;
-	json_t *o;
+	bool qcow2 = !strcmp(info->format, "qcow2");
+	json_t *o = json_object();
 
-	img_json_start();
-	o = json_object();
+	if (h->backing_file[0] && h->backing_format[0])
+		set_text(o, "backing-filename-format", h->backing_format);
+	if (h->nb_snapshots)
+		json_object_set_new(o, "snapshots", json_snapshots(info));
 	set_int(o, "virtual-size", info->virtual_bytes);
 	set_text(o, "filename", info->filename);
+	if (qcow2)
+		set_int(o, "cluster-size", h->cluster_size);
 	set_text(o, "format", info->format);
 	set_int(o, "actual-size", info->disk_bytes);
-	if (!strcmp(info->format, "qcow2")) {
-		set_int(o, "cluster-size", h->cluster_size);
-		if (h->crypt_method)
-			json_object_set_new(o, "encrypted", json_true());
-		if (h->nb_snapshots)
-			json_object_set_new(o, "snapshots", json_snapshots(info));
-		if (h->backing_file[0]) {
-			char *full = full_backing_name(info->filename, h->backing_file);
-
-			set_text(o, "backing-filename", h->backing_file);
-			set_text(o, "full-backing-filename", full ? full : h->backing_file);
-			free(full);
-			if (h->backing_format[0])
-				set_text(o, "backing-filename-format", h->backing_format);
-		}
+	if (h->crypt_method)
+		json_object_set_new(o, "encrypted", json_true());
+	if (qcow2)
 		json_object_set_new(o, "format-specific", json_specific(info));
+	if (h->backing_file[0]) {
+		char *full = full_backing_name(info->filename, h->backing_file);
+
+		set_text(o, "full-backing-filename", full ? full : h->backing_file);
+		set_text(o, "backing-filename", h->backing_file);
+		free(full);
 	}
 	json_object_set_new(o, "dirty-flag", json_boolean(h->incompatible & QCOW2_INCOMPAT_DIRTY));
-	json_dumpf(o, stdout, JSON_INDENT(4));
+	return o;
+}
+
+static void print_json(const struct options *o, const struct image_info *infos, size_t n)
+{
+	json_t *list;
+
+	img_json_start();
+	list = json_array();
+	for (size_t i = 0; i < n; i++)
+		json_array_append_new(list, json_image(&infos[i]));
+	json_dumpf(o->chain ? list : json_array_get(list, 0), stdout, JSON_INDENT(4));
 	printf("\n");
-	json_decref(o);
+	json_decref(list);
 }
 
 static int run_info(void *arg)
@@ -352,32 +373,98 @@ static int run_info(void *arg)
 	return 0;
 }
 
+/* One layer; info->filename is set.  Prints why not. */
+static int look_at(const struct options *o, const char *format, struct image_info *info)
+{
+	struct img_file im;
+	struct stat st;
+	struct job j = {.info = info};
+	int err = img_open(
+		&im, info->filename, format, FILE_RDONLY | (o->unlocked ? FILE_NOLOCK : 0));
+
+	if (err)
+		return err;
+	info->format = im.format;
+	info->disk_bytes =
+		stat(info->filename, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
+	info->dev = st.st_dev;
+	info->ino = st.st_ino;
+	j.file = im.file;
+	err = fiber_run(im.loop, run_info, &j);
+	if (err)
+		log_error("Could not open '%s': %s", info->filename, why_text(&j.why, err));
+	img_close(&im);
+	return err;
+}
+
+/* Has the chain been at this file before? */
+static bool seen_before(const struct image_info *infos, size_t n, const char *path)
+{
+	struct stat st;
+
+	if (stat(path, &st) != 0)
+		return false; /* opening it says what is wrong */
+	for (size_t i = 0; i < n; i++)
+		if (infos[i].dev == st.st_dev && infos[i].ino == st.st_ino)
+			return true;
+	return false;
+}
+
+/* More layers than that are a mistake. */
+#define CHAIN_MAX 200
+
+/* What is below infos[n - 1], which is at hand; -ENOENT: nothing is. */
+static int look_below(const struct options *o, struct image_info *infos, size_t n)
+{
+	const struct qcow2_header *h = &infos[n - 1].h;
+	const char *format = h->backing_format[0] ? h->backing_format : NULL;
+	char path[4096];
+
+	if (!h->backing_file[0] || n == CHAIN_MAX)
+		return -ENOENT;
+	if (disk_backing_path(infos[n - 1].filename, h->backing_file, path, sizeof(path)))
+		return -ENAMETOOLONG;
+	if (seen_before(infos, n, path)) {
+		log_error("Backing file '%s' creates an infinite loop.", path);
+		return -ELOOP;
+	}
+	infos[n].path = strdup(path);
+	infos[n].filename = infos[n].path;
+	return infos[n].path ? look_at(o, format, &infos[n]) : -ENOMEM;
+}
+
 static int info_main(int argc, char **argv)
 {
 	struct options o = {0};
-	struct image_info info = {0};
-	struct img_file im;
-	struct stat st;
-	struct job j = {.info = &info};
+	struct image_info *infos;
+	size_t n = 1;
 	int err;
 
 	if (parse(argc, argv, &o))
 		return 1;
-	if (img_open(&im, o.filename, o.format, FILE_RDONLY | (o.unlocked ? FILE_NOLOCK : 0)))
+	infos = calloc(CHAIN_MAX, sizeof(*infos));
+	if (!infos) {
+		log_error("%s", strerror(ENOMEM));
 		return 1;
-	info.filename = o.filename;
-	info.format = im.format;
-	info.disk_bytes = stat(o.filename, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
-	j.file = im.file;
-	err = fiber_run(im.loop, run_info, &j);
-	if (err)
-		log_error("Could not open '%s': %s", o.filename, why_text(&j.why, err));
-	else if (o.output == IMG_JSON)
-		print_json(&info);
-	else
-		print_human(&info);
-	info_free(&info);
-	img_close(&im);
+	}
+	infos[0].filename = o.filename;
+	err = look_at(&o, o.format, &infos[0]);
+	while (!err && o.chain && !(err = look_below(&o, infos, n)))
+		n++;
+	if (err == -ENOENT && o.chain && (n == CHAIN_MAX || !infos[n].path))
+		err = 0;
+	if (!err && o.output == IMG_JSON)
+		print_json(&o, infos, n);
+	for (size_t i = 0; !err && o.output == IMG_HUMAN && i < n; i++) {
+		if (i)
+			printf("\n");
+		print_human(&infos[i]);
+	}
+	for (size_t i = 0; i < CHAIN_MAX; i++) {
+		info_free(&infos[i]);
+		free(infos[i].path);
+	}
+	free(infos);
 	return err ? 1 : 0;
 }
 
@@ -385,12 +472,13 @@ const struct img_cmd img_info = {
 	.name = "info",
 	.run = info_main,
 	.summary = "tells what an image is",
-	.help = "[-f FMT] [--output human|json] [-U] FILENAME\n"
+	.help = "[-f FMT] [--output human|json] [--backing-chain] [-U] FILENAME\n"
 		"\n"
 		"  -f, --format FMT      format of the image (default: by its first bytes)\n"
 		"      --output FORMAT   human or json\n"
+		"      --backing-chain   and the images below it\n"
 		"  -U, --force-share     look at an image that a guest is using (take no lock)\n"
 		"\n"
 		"  sluice img info disk.qcow2\n"
-		"  sluice img info --output=json disk.qcow2\n",
+		"  sluice img info --backing-chain --output=json disk.qcow2\n",
 };

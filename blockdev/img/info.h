@@ -5,6 +5,7 @@
 #ifndef IMG_INFO_H
 #define IMG_INFO_H
 
+#include <sys/types.h>
 #include "blockdev/img/cmd.h"
 #include "blockdev/qcow2/format.h"
 
@@ -23,6 +24,9 @@ struct bitmap_info {
 
 struct image_info {
 	const char *filename, *format;
+	char *path; /* filename, if it is ours to free */
+	dev_t dev;
+	ino_t ino;
 	uint64_t virtual_bytes, disk_bytes;
 	/* qcow2 */
 	struct qcow2_header h;
