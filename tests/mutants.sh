@@ -55,13 +55,15 @@ R1: sectors of the refcount table one after the other|blockdev/qcow2/refcount.c|
 	's/(if \(!err && t->n_dirty > 1\)\n\t\t\terr = )sync_to\(.*?\);/${1}0;/'
 
 R2: data of a reused cluster before its entry|blockdev/qcow2/write.c|64k reuse|
-	's/r\.fresh \? r\.need : q->fmt\.sync\.writes/r.need/'
+	's/need = q->fmt\.sync\.writes;/need = r.fresh ? q->fmt.sync.writes : r.need;/'
 R2: the rest of a reused cluster is written|blockdev/qcow2/write.c|64k reuse|
-	's/if \(r\.fresh\)\n/if (r.fresh || !w.host_off)\n/'
+	's/if \(r\.fresh && !old\)/if ((r.fresh || w.m->kind == MAP_HOLE) && !old)/'
+R2: data over a backing file before its entry|blockdev/qcow2/write.c|4k below|
+	's/need = q->fmt\.sync\.writes;/need = r.fresh ? r.need : q->fmt.sync.writes;/'
 R2: a reused L2 table is made empty|blockdev/qcow2/map.c|512 reuse|
-	's/if \(!r\.fresh\) \{/if (0) {/'
+	's/if \(!t->old && t->r\.fresh\)/if (!t->old)/'
 R2: zeros of a reused L2 table before its entry|blockdev/qcow2/map.c|512 tables|
-	's/r\.need = sync_note\(&q->fmt\.sync\);/sync_note(&q->fmt.sync);/'
+	's/t->r\.need = sync_note\(&q->fmt\.sync\);/sync_note(&q->fmt.sync);/'
 R2: used and never-used clusters are told apart|blockdev/qcow2/alloc.c|64k reuse|
 	's/&& last->fresh == r->fresh/&& (last->fresh |= r->fresh, 1)/'
 R2: after a failed write a cluster counts as used|blockdev/qcow2/write.c|f:5:512|
@@ -71,6 +73,14 @@ R2: a larger refcount table before the header|blockdev/qcow2/refcount.c|512 grow
 R2: a larger L1 table before the header|blockdev/qcow2/resize.c|512 resize|
 	's/err = sync_to\(&q->fmt\.sync, q->fmt\.sync\.writes\);/err = 0;/'
 
+R3 R6: what a flush freed waits until that is durable|blockdev/qcow2/open.c|512 lazy discard|
+	's/(int err = qcow2_write_tables\(q\);)/$1\n\n\tif (!err)\n\t\terr = qcow2_freed_release(q, ticket);/'
+R6: what is freed after a flush began waits for the next|blockdev/qcow2/free.c|4k discard|
+	's/!f\.ticket \|\| f\.ticket > ticket \|\|/f.ticket > ticket ||/'
+R6: requests in flight end before a cluster is free|blockdev/qcow2/free.c|u:test_qcow2_free|
+	's/ \|\|\s*!format_epoch_over\(&q->fmt, f\.epoch\)//'
+R7: zeros over a part are not zeros over what came beside|blockdev/qcow2/zero.c|u:test_qcow2_rw|
+	's/zero = m\.kind != MAP_DATA;/zero = true;/'
 R3: the header before the old table is free|blockdev/qcow2/commit.c|512 table sectors|
 	's/return err \? err : sync_to\(&q->fmt\.sync, q->fmt\.sync\.writes\);/return err;/'
 

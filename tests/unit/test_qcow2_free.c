@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * test_qcow2_free.c - the quarantine of freed clusters (free.c), where the order of requests is
+ * what matters: one request to the host is held back while the guest goes on.
+ */
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+#include "blockdev/block.h"
+#include "blockdev/crash/memfile.h"
+#include "blockdev/qcow2/format.h"
+
+#define CLUSTER  4096u
+#define CLUSTERS 64u
+
+/* ---- a file that keeps writes of a marked buffer to itself until told ---- */
+
+struct holder {
+	struct file f;
+	const void *mark; /* memory of the write to hold; NULL: none */
+	struct file_req *held;
+};
+
+static void holder_submit(struct file *f, struct file_req *r)
+{
+	struct holder *h = container_of(f, struct holder, f);
+
+	if (r->op == FILE_WRITE && h->mark && r->iov[0].iov_base == h->mark) {
+		ck_assert_ptr_null(h->held);
+		h->held = r;
+		return;
+	}
+	file_submit(f->below, r);
+}
+
+static uint64_t holder_size(struct file *f)
+{
+	return file_size(f->below);
+}
+
+static void holder_close(struct file *f)
+{
+	/* part of the bed */
+}
+
+static const struct file_ops holder_ops = {
+	.name = "holder", .submit = holder_submit, .size = holder_size, .close = holder_close};
+
+struct bed {
+	struct loop *l;
+	struct mem_image m;
+	struct holder h;
+	struct disk *d;
+};
+
+static int create_fiber(void *f)
+{
+	struct qcow2_create_opts o = {.size = CLUSTERS * CLUSTER, .cluster_size = CLUSTER};
+
+	return qcow2_create(f, &o, NULL);
+}
+
+static void bed_open(struct bed *b)
+{
+	struct disk_opts o = {.format = "qcow2", .unmap = true};
+	struct file *f;
+
+	memset(b, 0, sizeof(*b));
+	ck_assert_int_eq(loop_new(LOOP_AIO_AUTO, &b->l), 0);
+	mem_init(&b->m);
+	ck_assert_int_eq(memfile_open(b->l, &b->m, 3, &f), 0);
+	ck_assert_int_eq(fiber_run(b->l, create_fiber, f), 0);
+	b->h.f = *f;
+	b->h.f.ops = &holder_ops;
+	b->h.f.below = f;
+	ck_assert_int_eq(disk_open_file(&b->h.f, &o, &b->d, NULL), 0);
+}
+
+struct check_args {
+	struct file *f;
+	struct qcow2_check res;
+};
+
+static int check_fiber(void *arg)
+{
+	struct check_args *a = arg;
+
+	return qcow2_check(a->f, 0, &a->res, NULL);
+}
+
+static void bed_close(struct bed *b)
+{
+	struct check_args a = {0};
+
+	ck_assert_int_eq(disk_close(b->d, NULL), 0);
+	ck_assert_int_eq(memfile_open(b->l, &b->m, 3, &a.f), 0);
+	ck_assert_int_eq(fiber_run(b->l, check_fiber, &a), 0);
+	ck_assert_uint_eq(a.res.corruptions, 0);
+	ck_assert_uint_eq(a.res.leaks, 0);
+	file_close(a.f);
+	mem_fini(&b->m);
+	loop_free(b->l);
+}
+
+/* ---- the guest ---- */
+
+static void fill(uint8_t *buf, unsigned value)
+{
+	memset(buf, (int)value, CLUSTER);
+}
+
+static void put(struct bed *b, unsigned cluster, unsigned value)
+{
+	uint8_t buf[CLUSTER];
+
+	fill(buf, value);
+	ck_assert_int_eq(disk_pwrite(b->d, buf, CLUSTER, cluster * CLUSTER, 0), 0);
+}
+
+static void expect(struct bed *b, unsigned cluster, unsigned value)
+{
+	uint8_t buf[CLUSTER], want[CLUSTER];
+
+	fill(want, value);
+	ck_assert_int_eq(disk_pread(b->d, buf, CLUSTER, cluster * CLUSTER), 0);
+	ck_assert_msg(!memcmp(buf, want, CLUSTER), "cluster %u reads %#x, not %#x", cluster,
+		buf[0], value);
+}
+
+static void late_done(struct blk_req *r, int err)
+{
+	ck_assert_int_eq(err, 0);
+	r->done = NULL;
+}
+
+static int late_write_fiber(void *arg)
+{
+	static uint8_t late[CLUSTER] __attribute__((aligned(4096)));
+	struct iovec iov = {late, CLUSTER};
+	struct blk_req r = {
+		.op = BLK_WRITE, .iov = &iov, .niov = 1, .off = 0, .len = CLUSTER, .done = late_done};
+	struct bed *b = arg;
+
+	put(b, 0, 0x11);
+	ck_assert_int_eq(disk_flush(b->d), 0);
+	fill(late, 0xee);
+	b->h.mark = late;
+	disk_submit(b->d, &r);
+	ck_assert_ptr_nonnull(b->h.held); /* mapped: it is on its way to the host */
+	ck_assert_int_eq(disk_discard(b->d, CLUSTER, 0), 0);
+	ck_assert_int_eq(disk_flush(b->d), 0);
+	/* Far more than was counted ahead: whatever counts as free is used. */
+	for (unsigned c = 1; c < CLUSTERS; c++) {
+		put(b, c, c);
+		ck_assert_int_eq(disk_flush(b->d), 0);
+	}
+	file_submit(b->h.f.below, b->h.held);
+	while (r.done)
+		fiber_yield();
+	for (unsigned c = 1; c < CLUSTERS; c++)
+		expect(b, c, c);
+	return 0;
+}
+
+START_TEST(a_write_in_flight_to_a_discarded_cluster_hits_nobody_else)
+{
+	struct bed b;
+
+	bed_open(&b);
+	ck_assert_int_eq(fiber_run(b.l, late_write_fiber, &b), 0);
+	bed_close(&b);
+}
+END_TEST
+
+/* More runs than the list holds: the fiber that frees flushes by itself. */
+static int many_fiber(void *arg)
+{
+	struct bed *b = arg;
+
+	for (unsigned round = 0; round < 400; round++) {
+		for (unsigned c = 0; c < CLUSTERS; c += 2)
+			put(b, c, 1 + (c + round) % 200);
+		for (unsigned c = 0; c < CLUSTERS; c += 4)
+			ck_assert_int_eq(disk_discard(b->d, CLUSTER, c * CLUSTER), 0);
+		for (unsigned c = 0; c < CLUSTERS; c++)
+			expect(b, c, c % 4 == 2 ? 1 + (c + round) % 200 : 0);
+	}
+	return 0;
+}
+
+START_TEST(without_flushes_the_quarantine_empties_itself)
+{
+	struct disk_stats s;
+	struct bed b;
+
+	bed_open(&b);
+	ck_assert_int_eq(fiber_run(b.l, many_fiber, &b), 0);
+	disk_stats_get(b.d, &s);
+	/* 6,400 clusters of 4 KiB were freed in a disk of 64. */
+	ck_assert_uint_ge(s.host_fdatasyncs, 1);
+	ck_assert_uint_lt(b.m.size, 8200 * CLUSTER);
+	bed_close(&b);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("qcow2_free");
+	TCase *t = tcase_create("quarantine");
+	SRunner *r;
+	int failed;
+
+	tcase_add_test(t, a_write_in_flight_to_a_discarded_cluster_hits_nobody_else);
+	tcase_add_test(t, without_flushes_the_quarantine_empties_itself);
+	suite_add_tcase(s, t);
+	r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed != 0;
+}
