@@ -137,8 +137,11 @@ static int late_write_fiber(void *arg)
 {
 	static uint8_t late[CLUSTER] __attribute__((aligned(4096)));
 	struct iovec iov = {late, CLUSTER};
-	struct blk_req r = {
-		.op = BLK_WRITE, .iov = &iov, .niov = 1, .off = 0, .len = CLUSTER, .done = late_done};
+	struct blk_req r = {.op = BLK_WRITE,
+		.iov = &iov,
+		.niov = 1,
+		.len = CLUSTER,
+		.done = late_done};
 	struct bed *b = arg;
 
 	put(b, 0, 0x11);
