@@ -46,7 +46,7 @@
 /* From the command line; strings are nbdkit's, which keeps them. */
 static struct {
 	struct disk_opts disk;
-	char *path; /* absolute: nbdkit may change directory */
+	char *path; /* absolute: a nbdkit that goes to the background changes directory */
 	const char *given;
 	enum loop_aio aio;
 	unsigned shared; /* clients at once; 0: any number */
@@ -112,7 +112,6 @@ static int parse_file(const char *value)
 {
 	config.given = value;
 	config.path = nbdkit_absolute_path(value);
-	config.disk.path = config.path;
 	return config.path ? 0 : -1;
 }
 
@@ -153,7 +152,7 @@ static int plugin_config(const char *key, const char *value)
 
 static int plugin_config_complete(void)
 {
-	if (config.disk.path)
+	if (config.path)
 		return 0;
 	nbdkit_error("no image: say file=NAME");
 	return -1;
@@ -258,6 +257,8 @@ static int plugin_after_fork(void)
 	signal(SIGXFSZ, SIG_IGN);
 	if (config.outlive_parent)
 		prctl(PR_SET_PDEATHSIG, 0);
+	/* `sluice nbd` keeps it where it was: a name is whatever disk_open() takes. */
+	config.disk.path = config.outlive_parent ? config.given : config.path;
 	err = server_open(&config.disk, config.aio, &server, &why);
 	if (err) {
 		log_error("Could not open '%s': %s", config.given, why_text(&why, err));
