@@ -31,10 +31,11 @@ static void teardown(void)
 	loop_free(loop);
 }
 
-/* Version 2 has no dirty bit to set. */
+/* Version 2 has no dirty bit to set, and wants no extra data. */
 static bool applies(const struct damage *dm, const struct qcow2_create_opts *o)
 {
-	return o->version != 2 || strncmp(dm->name, "dirty", 5) != 0;
+	return o->version != 2 || (strncmp(dm->name, "dirty", 5) != 0 &&
+					  strncmp(dm->name, "snapshot", 8) != 0);
 }
 
 static void assert_clean(struct cutfile *m, const char *what)
@@ -401,6 +402,36 @@ START_TEST(a_table_too_small_for_the_file_is_replaced)
 }
 END_TEST
 
+/* What the image knew of a snapshot is kept; what it did not say is as if there were none. */
+START_TEST(a_snapshot_is_completed)
+{
+	const struct damage *dm = damages;
+	struct qcow2_check res;
+	struct damaged d;
+	struct cutfile m;
+	uint64_t old, at;
+
+	while (strcmp(dm->name, "snapshot incomplete") != 0)
+		dm++;
+	damaged_init(&d, &m, loop, &geometries[0]);
+	dm->inflict(&d);
+	old = mem_be64(&m, offsetof(struct qcow2_disk_header, snapshots_offset));
+	ck_assert_int_eq(check_run(&m, QCOW2_FIX_LEAKS | QCOW2_FIX_ERRORS, &res, NULL), 0);
+	ck_assert_uint_eq(res.corruptions_fixed, 1);
+	at = mem_be64(&m, offsetof(struct qcow2_disk_header, snapshots_offset));
+	ck_assert_uint_gt(at, old); /* never over what is still in use */
+	ck_assert_uint_eq(mem_be32(&m, at + 32), 77);
+	ck_assert_uint_eq(mem_be32(&m, at + 36), 24);
+	ck_assert_uint_eq(mem_be64(&m, at + 40), 0x5a5a5a5a5a5a5a5a); /* had that */
+	ck_assert_uint_eq(mem_be64(&m, at + 48), 1 * MiB);
+	ck_assert_uint_eq(mem_be64(&m, at + 56), UINT64_MAX);
+	ck_assert_mem_eq(m.data + at + 64, "7name", 5);
+	ck_assert_uint_eq(qcow2_refcount_get(m.data + d.refblock, (uint32_t)(old / 512), 4), 0);
+	ck_assert_uint_eq(qcow2_refcount_get(m.data + d.refblock, (uint32_t)(at / 512), 4), 1);
+	cutfile_free(&m);
+}
+END_TEST
+
 START_TEST(statistics_are_those_of_qemu_img)
 {
 	struct qcow2_check res;
@@ -468,6 +499,7 @@ int main(void)
 	tcase_add_test(t, leaks_alone_are_given_back_in_place);
 	tcase_add_test(t, a_lost_l1_table_is_not_repaired);
 	tcase_add_test(t, a_table_too_small_for_the_file_is_replaced);
+	tcase_add_test(t, a_snapshot_is_completed);
 	tcase_add_test(t, statistics_are_those_of_qemu_img);
 	tcase_add_test(t, compressed_clusters_are_counted_by_their_sectors);
 	suite_add_tcase(s, t);
