@@ -554,6 +554,13 @@ int disk_set_backing(struct disk *d, const char *name, const char *format, struc
 	return d->fmt->ops->set_backing(d->fmt, name, format, why);
 }
 
+int disk_amend(struct disk *d, const struct disk_amend *a, struct why *why)
+{
+	if (d->readonly)
+		return -EROFS;
+	return d->fmt->ops->amend ? d->fmt->ops->amend(d->fmt, a, why) : -ENOTSUP;
+}
+
 void block_init(struct disk *d)
 {
 	/* What an earlier process acknowledged and no flush covered: our first flush does. */

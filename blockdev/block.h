@@ -215,6 +215,15 @@ must_check int disk_make_empty(struct disk *d);
 must_check int disk_set_backing(
 	struct disk *d, const char *name, const char *format, struct why *why);
 
+/* What is to be changed; 0: left as it is. */
+struct disk_amend {
+	uint32_t version, refcount_bits;
+	bool set_lazy, lazy;
+	uint64_t size;
+};
+/* In a fiber, nothing in flight.  Durable when it returns 0; -errno with words. */
+must_check int disk_amend(struct disk *d, const struct disk_amend *a, struct why *why);
+
 /* Latency histogram: bucket i counts requests that took [2^i, 2^(i+1)) microseconds; 0 also less.
  */
 #define DISK_HIST 24

@@ -73,6 +73,7 @@ struct format_ops {
 	int (*grow)(struct format *fmt, uint64_t size);
 	/* In a fiber, nothing in flight; durable.  -errno with words.  NULL: -ENOTSUP. */
 	int (*resize)(struct format *fmt, uint64_t size, enum prealloc how, struct why *why);
+	int (*amend)(struct format *fmt, const struct disk_amend *a, struct why *why);
 	/* This layer holds nothing any more. */
 	int (*make_empty)(struct format *fmt);
 	/* What lies below is called so from now on; "" none.  What is open stays open. */

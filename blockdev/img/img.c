@@ -12,6 +12,7 @@
 #include "blockdev/img/img.h"
 
 static const struct img_cmd *const commands[] = {
+	&img_amend,
 	&img_bench,
 	&img_check,
 	&img_commit,

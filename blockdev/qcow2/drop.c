@@ -62,11 +62,12 @@ static int drop_table(struct qcow2 *q, uint32_t i)
 
 int qcow2_drop(struct qcow2 *q, uint64_t from, uint64_t to)
 {
-	uint64_t covers = table_covers(q);
+	uint64_t covers = table_covers(q), size = q->h.cluster_size;
+	uint64_t last = round_up(q->fmt.size, size); /* behind it a table maps nothing */
 	int err = 0;
 
-	from = round_up(from, q->h.cluster_size);
-	to = round_up(to, q->h.cluster_size);
+	from = round_up(from, size);
+	to = round_up(to, size);
 	while (from < to && !err) {
 		uint64_t i = from / covers, stop = min_u64(to, (i + 1) * covers);
 
@@ -74,7 +75,7 @@ int qcow2_drop(struct qcow2 *q, uint64_t from, uint64_t to)
 			break;
 		if (be64_get(q->l1.e[i]) & QCOW2_OFFSET_MASK)
 			err = drop_entries(q, from, stop);
-		if (!err && from % covers == 0 && (stop % covers == 0 || stop == to))
+		if (!err && from % covers == 0 && (stop % covers == 0 || stop >= last))
 			err = drop_table(q, (uint32_t)i);
 		from = stop;
 	}

@@ -276,6 +276,7 @@ const struct format_ops qcow2_format = {
 	.snapshot_load = qcow2_snapshot_load,
 	.grow = qcow2_grow,
 	.resize = qcow2_resize,
+	.amend = qcow2_amend,
 	.make_empty = qcow2_make_empty,
 	.set_backing = qcow2_set_backing,
 };

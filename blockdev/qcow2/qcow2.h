@@ -308,6 +308,7 @@ int qcow2_read(struct format *fmt, struct iovec *iov, int niov, uint64_t off, ui
 must_check int qcow2_write_zeros(struct qcow2 *q, uint64_t off, uint64_t len); /* as data */
 int qcow2_grow(struct format *fmt, uint64_t size);
 int qcow2_resize(struct format *fmt, uint64_t size, enum prealloc how, struct why *why);
+int qcow2_amend(struct format *fmt, const struct disk_amend *a, struct why *why);
 int qcow2_make_empty(struct format *fmt);
 int qcow2_set_backing(
 	struct format *fmt, const char *name, const char *format, struct why *why);

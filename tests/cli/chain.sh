@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# chain.sh - sluice img resize, rebase, commit and info --backing-chain beside qemu-img.
+# chain.sh - sluice img resize, rebase, commit, amend and info --backing-chain beside qemu-img.
 #
 # Each command runs twice, once with each program, in a folder of its own; lines that begin with
 # "!" prepare both.  Afterwards qemu-img judges the images that ours has left.
@@ -182,6 +182,44 @@ commit o
 commit d
 !qemu-img check c | head -1; qemu-img check d | head -1; qemu-img map d | wc -l | grep -c .
 !qemu-io -r -c 'read -P 1 0 3M' -c 'read -P 0 3M 2M' d | grep -c verif
+# amend
+!rm -f *; qemu-img create -q -f qcow2 a 1M; qemu-img create -q -f qcow2 -o compat=0.10 a2 1M
+!qemu-img create -q -f raw r 1M; qemu-img create -q -f qcow2 -b a -F qcow2 o 2M
+!qemu-io -c 'write -P 3 0 1M' a >/dev/null; qemu-io -c 'write -z 0 128k' o >/dev/null
+!qemu-io -c 'write -P 4 256k 64k' -c 'write -z 1500k 64k' o >/dev/null
+!qemu-img create -q -f qcow2 z 1M; qemu-io -c 'write -P 3 0 1M' -c 'write -z 0 512k' z >/dev/null
+amend -o compat=0.10 a
+!xxd -l 1024 a
+amend -o lazy_refcounts=on a
+amend -o compat=0.42 a
+amend -o compat=v3,lazy_refcounts=on a
+!xxd -l 1024 a
+amend -o refcount_bits=3 a
+amend -o refcount_bits=8 a2
+amend -o data_file=x a
+amend -o data_file_raw=on a
+amend -o encryption=on a
+amend -o encrypt.state=active a
+amend -o cluster_size=32k a
+amend -o foo a
+amend -o , a
+amend -f raw -o size=5M r
+amend r
+amend -o compat=v3
+amend -f foo -o compat=v3 a
+amend -t foo -o compat=v3 a
+amend -o help
+amend -o help a
+amend -f qcow2 -o help
+amend -o size=2M,lazy_refcounts=off a
+!qemu-img check a; qemu-img info a | grep -v disk.size
+amend -o compat=0.10 o
+!qemu-io -r -c 'read -P 0 0 128k' -c 'read -P 3 128k 128k' o | grep -c verif
+!qemu-io -r -c 'read -P 4 256k 64k' -c 'read -P 3 320k 704k' -c 'read -P 0 1M 1M' o | grep -c verif
+!qemu-img check o | head -1; qemu-img info o | grep -v disk.size
+amend -o compat=0.10 z
+!qemu-io -r -c 'read -P 0 0 512k' -c 'read -P 3 512k 512k' z | grep -c verif
+!qemu-img check z | head -1; qemu-img info z | grep -v disk.size
 END
 
 # Within the last cluster qemu-img 7.2 shows again what was cut off.

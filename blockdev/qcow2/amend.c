@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * amend.c - another version or other features for an image that is there.
+ *
+ * Version 2 knows no zero clusters: before the header says 2, they become holes, or zeros
+ * written as data where a hole would show a backing file.  The header is replaced in one step
+ * (header_rewrite.c), after all that it relies on is durable.
+ */
+#include <string.h>
+#include "blockdev/qcow2/qcow2.h"
+
+/* Zero clusters in [off, off + m->len), which map alike. */
+static int expand_piece(struct qcow2 *q, uint64_t off, const struct mapping *m)
+{
+	uint64_t n = min_u64(m->len, q->fmt.size - off);
+
+	if (q->fmt.backing && off < q->fmt.backing->size)
+		return qcow2_write_zeros(q, off, n);
+	return qcow2_drop(q, off, off + m->len);
+}
+
+static int expand_zeros(struct qcow2 *q)
+{
+	for (uint64_t off = 0; off < q->fmt.size;) {
+		struct mapping m;
+		int err = qcow2_map(q, off, q->fmt.size - off, &m);
+
+		if (!err && (m.kind == MAP_ZERO || m.kind == MAP_ZERO_HOST))
+			err = expand_piece(q, off, &m);
+		if (err)
+			return err;
+		off += m.len;
+	}
+	return qcow2_drop_finish(q);
+}
+
+static int can_be_v2(const struct qcow2 *q, struct why *why)
+{
+	if (q->h.refcount_bits != 16)
+		return why_set(why, -ENOTSUP, "compat=0.10 requires refcount_bits=16");
+	if (q->h.incompatible & QCOW2_INCOMPAT_DATA_FILE)
+		return why_set(why, -ENOTSUP,
+			"Cannot downgrade an image with a data file");
+	if (q->h.incompatible & ~(QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_DATA_FILE))
+		return why_set(why, -ENOTSUP,
+			"Cannot downgrade an image with incompatible features set");
+	if (q->h.nb_snapshots)
+		return why_set(why, -ENOTSUP,
+			"Cannot downgrade an image with snapshots: their zero clusters would "
+			"have to be expanded");
+	return 0;
+}
+
+static int replace(struct qcow2 *q, const struct qcow2_header *h, struct why *why)
+{
+	int err;
+
+	fiber_lock(&q->table_lock);
+	err = qcow2_header_replace(q, h, why);
+	fiber_unlock(&q->table_lock);
+	return err;
+}
+
+static int downgrade(struct qcow2 *q, struct why *why)
+{
+	struct qcow2_header h;
+	int err = can_be_v2(q, why);
+
+	if (err)
+		return err;
+	/* Counts first: version 2 has no mark that says they are behind. */
+	q->lazy = false;
+	err = expand_zeros(q);
+	if (!err)
+		err = qcow2_write_refs(q);
+	if (!err)
+		err = sync_to(&q->fmt.sync, q->fmt.sync.writes);
+	if (err)
+		return err;
+	h = q->h;
+	h.version = 2;
+	h.incompatible = h.compatible = h.autoclear = 0;
+	h.compression_type = 0;
+	return replace(q, &h, why);
+}
+
+static int check(const struct qcow2 *q, const struct disk_amend *a, struct why *why)
+{
+	uint32_t version = a->version ? a->version : q->h.version;
+
+	if (a->refcount_bits && a->refcount_bits != 16 && version < 3)
+		return why_set(why, -EINVAL,
+			"Refcount widths other than 16 bits require compatibility level 1.1 or "
+			"above (use compat=1.1 or greater)");
+	if (a->refcount_bits && a->refcount_bits != q->h.refcount_bits)
+		return why_set(why, -ENOTSUP, "Changing the width of refcounts is not supported");
+	if (a->set_lazy && a->lazy && version < 3)
+		return why_set(why, -EINVAL,
+			"Lazy refcounts only supported with compatibility level 1.1 and above (use "
+			"compat=1.1 or greater)");
+	return 0;
+}
+
+int qcow2_amend(struct format *fmt, const struct disk_amend *a, struct why *why)
+{
+	struct qcow2 *q = qcow2_of(fmt);
+	struct qcow2_header h = q->h;
+	int err = check(q, a, why);
+
+	if (err)
+		return err;
+	if (a->version > h.version)
+		h.version = a->version;
+	if (a->set_lazy && a->lazy)
+		h.compatible |= QCOW2_COMPAT_LAZY_REFCOUNTS;
+	else if (a->set_lazy)
+		h.compatible &= ~QCOW2_COMPAT_LAZY_REFCOUNTS;
+	if (h.version != q->h.version || h.compatible != q->h.compatible)
+		err = replace(q, &h, why);
+	/* A session that began with one way of counting ends with it: lazy is for the next. */
+	if (!err && a->size)
+		err = qcow2_resize(fmt, a->size, PREALLOC_OFF, why);
+	if (!err && a->version && a->version < q->h.version)
+		err = downgrade(q, why);
+	return err;
+}
