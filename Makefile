@@ -33,7 +33,7 @@ TEST_PKGS  := qemu-utils qemu-system-x86 gnuplot-nox python3 strace zstd nbdkit 
 
 UTIL_SRC  := $(wildcard vmm/util/*.c)
 BLK_SRC   := $(wildcard blockdev/*.c blockdev/file/*.c blockdev/qcow2/*.c blockdev/crash/*.c)
-IMG_SRC   := $(wildcard blockdev/img/*.c)
+IMG_SRC   := $(wildcard blockdev/img/*.c blockdev/io/*.c)
 NBD_SRC   := blockdev/nbd/nbd.c
 PLUG_SRC  := blockdev/nbd/plugin.c blockdev/nbd/server.c
 DEV_SRC   := $(wildcard devices/*.c)

@@ -32,6 +32,9 @@ must_check int cache_mode_parse(const char *name, enum cache_mode *out);
 const char *cache_mode_name(enum cache_mode m);
 extern const char *const cache_mode_names[]; /* NULL-terminated, in enum order */
 
+/* Writes of nothing but zeros become zeroes, or zeroes that need no space. */
+enum detect_zeroes { DETECT_OFF, DETECT_ON, DETECT_UNMAP };
+
 struct disk_opts {
 	const char *path;
 	const char *format; /* "raw", "qcow2" or NULL: probed, raw with a warning */
@@ -48,6 +51,13 @@ struct disk_opts {
 	const char *backing_format;
 	uint64_t l2_cache_bytes; /* 0: automatic */
 	uint64_t refcount_cache_bytes;
+	/* As users write them, over what stands above: name.h. */
+	const char *options; /* key=value,...; path may then be NULL; NULL: none */
+	const char *backing_options; /* the same for the backing file */
+	uint64_t cache_bytes;        /* both caches together; 0: automatic */
+	uint64_t l2_entry_bytes;     /* of the L2 cache; 0: automatic */
+	int lazy_refcounts;          /* 1: on, -1: off, 0: as the image says */
+	enum detect_zeroes detect_zeroes;
 };
 
 /* 0, or -errno with words (path not included).  Turns the loop until the image is open. */
@@ -72,6 +82,8 @@ uint64_t disk_size(const struct disk *d);         /* bytes */
 uint32_t disk_block_size(const struct disk *d);   /* bytes: what the host prefers for alignment */
 uint32_t disk_cluster_size(const struct disk *d); /* bytes; 0: the format has none */
 const char *disk_format(const struct disk *d);
+/* What users call the top layer: the format, or blkdebug, file, ... where that is all. */
+const char *disk_driver(const struct disk *d);
 const char *disk_path(const struct disk *d);
 bool disk_readonly(const struct disk *d);
 enum cache_mode disk_cache_mode(const struct disk *d);
@@ -196,6 +208,18 @@ must_check int disk_snapshot_change(
  */
 must_check int disk_snapshot_load(
 	struct disk *d, const char *id, const char *name, struct why *why);
+
+/* Where behind the disk a machine's state is kept; 0: the format has no room for it. */
+uint64_t disk_vmstate_offset(const struct disk *d);
+
+/*
+ * Requests held at an event of the fault filter (blkdebug), by tag.  -ENOTSUP without the filter,
+ * -EINVAL: no such event, -ENOENT: no such tag.
+ */
+must_check int disk_break(struct disk *d, const char *event, const char *tag);
+must_check int disk_break_resume(struct disk *d, const char *tag);
+must_check int disk_break_remove(struct disk *d, const char *tag);
+bool disk_break_held(const struct disk *d, const char *tag);
 
 /* In a fiber: size bytes, a multiple of 512, not less than now; durable when it returns 0. */
 must_check int disk_grow(struct disk *d, uint64_t size);

@@ -15,6 +15,8 @@ struct disk {
 	bool backing_lent;    /* it is the caller's: struct disk_opts.base */
 	struct disk *above;   /* the layer that this one backs, or NULL */
 	char *path;
+	char *driver; /* disk_driver(), or NULL: the format's name */
+	bool copy_on_read; /* asked for by the image's name */
 	enum cache_mode mode;
 	bool readonly;
 	bool told; /* of the first request that failed on the host */

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include "blockdev/block_int.h"
+#include "blockdev/opts.h"
 
 /* Deeper chains exist only by mistake; each layer costs a file and its caches. */
 #define CHAIN_MAX 200
@@ -64,11 +65,24 @@ static unsigned depth_of(const struct disk *d)
 	return n;
 }
 
+/* What the options for the backing file say about it themselves. */
+static int overrides(const char *text, bool *driver, bool *file, struct why *why)
+{
+	struct opts o = {0};
+	int err = text ? opts_parse(&o, text, why) : 0;
+
+	*driver = opts_has(&o, "driver");
+	*file = opts_has_under(&o, "file") || (*driver && opts_has(&o, "size"));
+	opts_fini(&o);
+	return err;
+}
+
 int chain_open(struct disk *d, const struct disk_opts *o, struct why *why)
 {
 	const char *name = o->backing ? o->backing : d->fmt->backing_name;
 	const char *format = o->backing ? o->backing_format : d->fmt->backing_format;
 	struct disk_opts below = {.format = format && format[0] ? format : NULL,
+		.options = o->backing_options,
 		.cache = o->cache,
 		.readonly = true,
 		.nolock = o->nolock,
@@ -76,25 +90,30 @@ int chain_open(struct disk *d, const struct disk_opts *o, struct why *why)
 		.l2_cache_bytes = o->l2_cache_bytes,
 		.refcount_cache_bytes = o->refcount_cache_bytes};
 	struct why inner = {""};
+	bool driver, file;
 	char path[4096];
-	int err;
+	int err = overrides(o->backing_options, &driver, &file, why);
 
-	if (o->nobacking || !name || !name[0])
-		return 0;
-	err = disk_backing_path(d->path, name, path, sizeof(path));
-	if (!err && (comes_back(d, path) || depth_of(d) >= CHAIN_MAX))
+	if (err || o->nobacking || (!file && (!name || !name[0])))
+		return err;
+	if (driver)
+		below.format = NULL;
+	if (!file)
+		err = disk_backing_path(d->path, name, path, sizeof(path));
+	if (!file && !err && (comes_back(d, path) || depth_of(d) >= CHAIN_MAX))
 		return why_set(
 			why, -ELOOP, "Backing file '%.1023s' creates an infinite loop.", path);
-	below.path = path;
-	if (!err && o->base && same_file(o->base->path, path)) {
+	below.path = file ? NULL : path;
+	if (!err && !file && o->base && same_file(o->base->path, path)) {
 		d->backing = o->base;
 		d->backing_lent = true;
 	} else if (!err)
 		err = disk_open_above(d->loop, &below, d, &d->backing, &inner);
+	if (err && inner.text[0])
+		return why_set(why, err, "Could not open backing file: %.1200s", inner.text);
 	if (err)
-		return why_set(why, err,
-			"Could not open backing file: Could not open '%.900s': %.300s", path,
-			why_text(&inner, err));
+		return why_set(why, err, "Could not open backing file: Could not open '%.900s': %s",
+			path, strerror(-err));
 	d->fmt->backing = d->backing->fmt;
 	return 0;
 }

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include "blockdev/block_int.h"
+#include "blockdev/file/inject.h"
+#include "blockdev/name.h"
 
 const char *const cache_mode_names[] = {
 	"writeback", "none", "writethrough", "directsync", "unsafe", NULL};
@@ -23,11 +25,6 @@ int cache_mode_parse(const char *name, enum cache_mode *out)
 const char *cache_mode_name(enum cache_mode m)
 {
 	return cache_mode_names[m];
-}
-
-static bool mode_direct(enum cache_mode m)
-{
-	return m == CACHE_NONE || m == CACHE_DIRECTSYNC;
 }
 
 static bool mode_wce(enum cache_mode m)
@@ -101,6 +98,7 @@ static void disk_free(struct disk *d)
 	if (d->fmt)
 		d->fmt->ops->free(d->fmt);
 	free(d->path);
+	free(d->driver);
 	free(d);
 }
 
@@ -154,18 +152,23 @@ int disk_open_file(struct file *f, const struct disk_opts *o, struct disk **out,
 int disk_open_above(struct loop *l, const struct disk_opts *o, struct disk *above,
 	struct disk **out, struct why *why)
 {
-	unsigned flags = o->readonly ? FILE_RDONLY : FILE_RDWR;
+	struct image_name name;
 	struct file *f;
-	int err;
+	int err = name_read(&name, o, why);
 
-	if (mode_direct(o->cache))
-		flags |= FILE_DIRECT;
-	if (o->nolock)
-		flags |= FILE_NOLOCK;
-	err = file_open(l, o->path, flags, &f, why);
-	if (err)
-		return err;
-	return open_file_above(f, o, above, out, why);
+	if (!err)
+		err = name_open(l, &name, &f, why);
+	if (!err)
+		err = open_file_above(f, &name.o, above, out, why);
+	if (!err) {
+		(*out)->copy_on_read = name.copy_on_read;
+		if (name.driver && !((*out)->driver = strdup(name.driver))) {
+			disk_free(*out);
+			err = -ENOMEM;
+		}
+	}
+	name_fini(&name);
+	return err;
 }
 
 int disk_open(struct loop *l, const struct disk_opts *o, struct disk **out, struct why *why)
@@ -244,6 +247,11 @@ const char *disk_format(const struct disk *d)
 	return d->fmt->ops->name;
 }
 
+const char *disk_driver(const struct disk *d)
+{
+	return d->driver ? d->driver : disk_format(d);
+}
+
 const char *disk_path(const struct disk *d)
 {
 	return d->path;
@@ -262,4 +270,36 @@ enum cache_mode disk_cache_mode(const struct disk *d)
 bool disk_wce_default(const struct disk *d)
 {
 	return mode_wce(d->mode);
+}
+
+uint64_t disk_vmstate_offset(const struct disk *d)
+{
+	return d->fmt->vmstate_offset;
+}
+
+/* ---- break points ---- */
+
+static struct inject *inject_below(const struct disk *d)
+{
+	return d->fmt->file->inject;
+}
+
+int disk_break(struct disk *d, const char *event, const char *tag)
+{
+	return inject_below(d) ? inject_break(inject_below(d), event, tag) : -ENOTSUP;
+}
+
+int disk_break_resume(struct disk *d, const char *tag)
+{
+	return inject_below(d) ? inject_resume(inject_below(d), tag) : -ENOTSUP;
+}
+
+int disk_break_remove(struct disk *d, const char *tag)
+{
+	return inject_below(d) ? inject_unbreak(inject_below(d), tag) : -ENOTSUP;
+}
+
+bool disk_break_held(const struct disk *d, const char *tag)
+{
+	return inject_below(d) && inject_held(inject_below(d), tag);
 }

@@ -26,6 +26,7 @@ struct format {
 	/* Requests in flight, by whether they came in the current epoch or the one before. */
 	uint64_t epoch;
 	unsigned in_epoch[2];
+	uint64_t vmstate_offset; /* see disk_vmstate_offset() */
 	uint64_t metadata_bytes; /* written so far, of the file's written bytes */
 };
 

@@ -15,10 +15,10 @@ export LC_ALL
 # Layer by layer, first match wins: files | what they may include by "" | what they may not by <>.
 rules='
 ^vmm/util/	^vmm/util/	linux/kvm
-^blockdev/	^(vmm/util|blockdev)/	linux/kvm
+^blockdev/	^(vmm/util/|vmm/version\.h$|blockdev/)	linux/kvm
 ^vmm/(guest_mem|bus|irq|kvm)[^/]*$	^vmm/(util/|(guest_mem|bus|irq|kvm))	-
 ^devices/	^(vmm/util/|vmm/(guest_mem|bus|irq)\.h$|blockdev/block\.h$|devices/)	linux/kvm
-^vmm/[^/]*$	^(vmm/|devices/|blockdev/(block|img/img|nbd/nbd)\.h$)	-
+^vmm/[^/]*$	^(vmm/|devices/|blockdev/(block|img/img|io/io|nbd/nbd)\.h$)	-
 ^guest/trace/	^$	linux/kvm
 ^guest/	^([^/]*$|guest/|lib/|trace/)	^(linux|sys)/
 ^tests/	.	-

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "blockdev/img/img.h"
+#include "blockdev/io/io.h"
 #include "blockdev/nbd/nbd.h"
 #include "vmm/bench.h"
 #include "vmm/run.h"
@@ -20,6 +21,7 @@ static const struct command {
 } commands[] = {
 	{"run", run_main, "boot a guest"},
 	{"img", img_main, "create, convert, check and change disk images, as qemu-img does"},
+	{"io", io_main, "read, write and verify an image from the command line, as qemu-io does"},
 	{"nbd", nbd_main, "serve a disk image over NBD, as qemu-nbd does"},
 	{"bench", bench_main, "measure what a cache mode costs"},
 };

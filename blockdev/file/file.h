@@ -27,6 +27,61 @@
 #include "vmm/util/loop.h"
 
 struct file;
+struct inject;
+
+/* What a format may be about to do; names in inject.c. */
+enum file_event {
+	EV_NONE,
+	EV_L1_UPDATE,
+	EV_L1_GROW_ALLOC_TABLE,
+	EV_L1_GROW_WRITE_TABLE,
+	EV_L1_GROW_ACTIVATE_TABLE,
+	EV_L2_LOAD,
+	EV_L2_UPDATE,
+	EV_L2_UPDATE_COMPRESSED,
+	EV_L2_ALLOC_COW_READ,
+	EV_L2_ALLOC_WRITE,
+	EV_READ_AIO,
+	EV_READ_BACKING_AIO,
+	EV_READ_COMPRESSED,
+	EV_WRITE_AIO,
+	EV_WRITE_COMPRESSED,
+	EV_VMSTATE_LOAD,
+	EV_VMSTATE_SAVE,
+	EV_COW_READ,
+	EV_COW_WRITE,
+	EV_REFTABLE_LOAD,
+	EV_REFTABLE_GROW,
+	EV_REFTABLE_UPDATE,
+	EV_REFBLOCK_LOAD,
+	EV_REFBLOCK_UPDATE,
+	EV_REFBLOCK_UPDATE_PART,
+	EV_REFBLOCK_ALLOC,
+	EV_REFBLOCK_ALLOC_HOOKUP,
+	EV_REFBLOCK_ALLOC_WRITE,
+	EV_REFBLOCK_ALLOC_WRITE_BLOCKS,
+	EV_REFBLOCK_ALLOC_WRITE_TABLE,
+	EV_REFBLOCK_ALLOC_SWITCH_TABLE,
+	EV_CLUSTER_ALLOC,
+	EV_CLUSTER_ALLOC_BYTES,
+	EV_CLUSTER_FREE,
+	EV_FLUSH_TO_OS,
+	EV_FLUSH_TO_DISK,
+	EV_PWRITEV_RMW_HEAD,
+	EV_PWRITEV_RMW_AFTER_HEAD,
+	EV_PWRITEV_RMW_TAIL,
+	EV_PWRITEV_RMW_AFTER_TAIL,
+	EV_PWRITEV,
+	EV_PWRITEV_ZERO,
+	EV_PWRITEV_DONE,
+	EV_EMPTY_IMAGE_PREPARE,
+	EV_L1_SHRINK_WRITE_TABLE,
+	EV_L1_SHRINK_FREE_L2_CLUSTERS,
+	EV_COR_WRITE,
+	EV_CLUSTER_ALLOC_SPACE,
+	N_FILE_EVENTS
+};
+void inject_event(struct inject *in, enum file_event event);
 
 enum file_op {
 	FILE_READ,
@@ -97,6 +152,7 @@ struct file {
 	uint32_t align_off, align_mem;
 	bool readonly, is_block;
 	struct file_stats *stats; /* the engine's, shared by the filters on it */
+	struct inject *inject;	  /* who hears of events (inject.h), or NULL */
 };
 
 #define FILE_RDONLY  (0u)
@@ -134,6 +190,13 @@ static inline bool file_find_data(struct file *f, uint64_t off, uint64_t *len)
 		f = f->below;
 	*len = file_size(f) - off;
 	return !f->ops->find_data || f->ops->find_data(f, off, len);
+}
+
+/* In a fiber: the format above is about to do something that users may make fail; may suspend. */
+static inline void file_event(struct file *f, enum file_event event)
+{
+	if (f->inject)
+		inject_event(f->inject, event);
 }
 
 /* For layers that know the result without asking below: done(r, err) later in this turn. */

@@ -143,7 +143,7 @@ static bool data_raw(const struct qcow2_header *h)
 	return (h->autoclear & QCOW2_AUTOCLEAR_DATA_RAW) != 0;
 }
 
-static void print_specific(const struct image_info *info)
+void info_print_specific(const struct image_info *info)
 {
 	const struct qcow2_header *h = &info->h;
 	bool v3 = h->version >= 3;
@@ -212,7 +212,7 @@ static void print_human(const struct image_info *info)
 		printf("cleanly shut down: no\n");
 	print_backing(info);
 	info_print_snapshots(info->snapshots, info->h.nb_snapshots);
-	print_specific(info);
+	info_print_specific(info);
 }
 
 static void set_int(json_t *o, const char *key, uint64_t v)

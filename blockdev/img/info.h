@@ -39,6 +39,8 @@ struct image_info {
 void info_print_snapshots(const struct snapshot_info *all, uint32_t n);
 /* In a fiber: fills in what the qcow2 header and its tables say.  0 or -errno with words. */
 must_check int info_read_qcow2(struct file *f, struct image_info *info, struct why *why);
+/* The block "Format specific information". */
+void info_print_specific(const struct image_info *info);
 void info_free(struct image_info *info);
 
 #endif

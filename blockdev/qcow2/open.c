@@ -11,10 +11,6 @@
 #include <string.h>
 #include "blockdev/qcow2/qcow2.h"
 
-/* QEMU's defaults: enough L2 for 256 GiB at 64 KiB clusters; refcounts are touched rarely. */
-#define L2_CACHE_MAX (32 * MiB)
-#define REFS_CACHE   (256 * KiB)
-
 int qcow2_broken(struct qcow2 *q, const char *what, uint64_t at)
 {
 	if (!q->broken_told)
@@ -70,16 +66,14 @@ static int clear_autoclear(struct qcow2 *q)
 	return qcow2_header_commit(q);
 }
 
-static int load(struct qcow2 *q, const struct disk_opts *o)
+static int load(struct qcow2 *q, const struct disk_opts *o, struct why *why)
 {
 	uint32_t slice = (uint32_t)min_u64(q->h.cluster_size, SLICE_BYTES_MAX);
-	uint64_t l2_all =
-		round_up(div_round_up(q->h.size, q->h.cluster_size) * 8, q->h.cluster_size);
-	uint64_t l2 = o->l2_cache_bytes ? o->l2_cache_bytes : L2_CACHE_MAX;
-	uint64_t refs = o->refcount_cache_bytes ? o->refcount_cache_bytes : REFS_CACHE;
-	int err;
+	uint64_t l2, refs;
+	int err = qcow2_cache_sizes(&q->h, o, &l2, &refs, why);
 
-	err = cache_init(&q->l2, q->fmt.file, slice, min_u64(l2, l2_all), qcow2_writeback_l2, q);
+	if (!err)
+		err = cache_init(&q->l2, q->fmt.file, slice, l2, qcow2_writeback_l2, q);
 	if (!err)
 		err = cache_init(&q->refs, q->fmt.file, slice, refs, qcow2_writeback_refs, q);
 	if (!err)
@@ -127,7 +121,9 @@ static void qcow2_init(struct qcow2 *q, struct file *f, const struct disk_opts *
 	q->l2_entries = qcow2_l2_entries(&q->h);
 	q->l2_bits = q->h.cluster_bits - 3;
 	q->refs_per_block = qcow2_refblock_entries(&q->h);
-	q->lazy = q->h.compatible & QCOW2_COMPAT_LAZY_REFCOUNTS;
+	q->lazy = o->lazy_refcounts ? o->lazy_refcounts > 0
+				    : (q->h.compatible & QCOW2_COMPAT_LAZY_REFCOUNTS) != 0;
+	q->fmt.vmstate_offset = round_up(q->h.size, (uint64_t)q->l2_entries << q->h.cluster_bits);
 	q->end = div_round_up(file_size(f), q->h.cluster_size);
 	fiber_lock_init(&q->table_lock);
 	fiber_lock_init(&q->commit_lock);
@@ -156,7 +152,7 @@ static int qcow2_open(
 	if (err)
 		goto out;
 	qcow2_init(q, f, o);
-	err = load(q, o);
+	err = load(q, o, why);
 	if (!err)
 		err = qcow2_snapshots_read(q, why);
 	if (!err && !o->readonly)

@@ -302,6 +302,12 @@ void mem_table_set(struct mem_table *t, uint32_t i, uint64_t v, uint64_t need);
 /* Says once what is wrong with the image; returns -EIO. */
 int qcow2_broken(struct qcow2 *q, const char *what, uint64_t at);
 
+/* ---- sizes.c ---- */
+
+/* Bytes for the two caches.  0, or -EINVAL with words for options that contradict. */
+must_check int qcow2_cache_sizes(const struct qcow2_header *h, const struct disk_opts *o,
+	uint64_t *l2, uint64_t *refs, struct why *why);
+
 /* ---- read.c, write.c, zero.c, resize.c, open.c: the format's operations ---- */
 
 int qcow2_read(struct format *fmt, struct iovec *iov, int niov, uint64_t off, uint64_t len);
