@@ -40,6 +40,8 @@ static void raw_free(struct format *fmt)
 
 static int raw_flush(struct format *fmt)
 {
+	file_event(fmt->file, EV_FLUSH_TO_OS);
+	file_event(fmt->file, EV_FLUSH_TO_DISK);
 	return sync_to(&fmt->sync, fmt->sync.writes);
 }
 
@@ -50,19 +52,24 @@ static int raw_close(struct format *fmt, struct why *why)
 
 static bool raw_try_submit(struct format *fmt, struct blk_req *r)
 {
+	if (fmt->file->inject) /* events need a fiber */
+		return false;
 	format_submit(fmt, r, r->off);
 	return true;
 }
 
 static int raw_read(struct format *fmt, struct iovec *iov, int niov, uint64_t off, uint64_t len)
 {
+	file_event(fmt->file, EV_READ_AIO);
 	return file_preadv(fmt->file, iov, niov, off);
 }
 
 static int raw_write(struct format *fmt, struct iovec *iov, int niov, uint64_t off, uint64_t len)
 {
-	int err = file_pwritev(fmt->file, iov, niov, off);
+	int err;
 
+	file_event(fmt->file, EV_WRITE_AIO);
+	err = file_pwritev(fmt->file, iov, niov, off);
 	if (!err)
 		sync_note(&fmt->sync);
 	return err;

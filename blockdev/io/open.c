@@ -214,14 +214,15 @@ int io_open(struct io *io, const struct io_how *how)
 
 static void close_disk(struct io *io)
 {
+	struct disk_stats st;
 	struct why why = {""};
 	int err;
 
 	io_drain(io);
-	err = disk_close(io->disk, &why);
+	err = disk_close_stats(io->disk, &st, &why);
 	io->disk = NULL;
-	if (err)
-		log_error("%s", why_text(&why, err));
+	if (err && st.writes + st.zeroes + st.discards)
+		log_error("Failed to flush the refcount block cache: %s", why_text(&why, err));
 }
 
 void io_close(struct io *io)

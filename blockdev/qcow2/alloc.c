@@ -215,6 +215,7 @@ int qcow2_alloc(struct qcow2 *q, uint64_t want, struct run *out)
 {
 	int err;
 
+	file_event(q->fmt.file, EV_CLUSTER_ALLOC);
 	if (take(q, want, out)) {
 		reserve_ahead(q);
 		return 0;

@@ -182,6 +182,7 @@ int cache_get(struct cache *c, uint64_t host_off, struct slice **out)
 	} else {
 		c->misses++;
 		s->loading = true;
+		file_event(c->file, c->loading);
 		err = file_pread(c->file, s->data, c->slice_bytes, off);
 		s->loading = false;
 		if (err) {

@@ -44,6 +44,7 @@ struct cache {
 	int (*writeback)(void *arg);
 	void *arg;
 	uint64_t hits, misses;
+	enum file_event loading; /* what a read of a slice is called */
 };
 
 /* bytes is rounded to slices; at least 8 of them.  0 or -ENOMEM. */

@@ -236,6 +236,15 @@ static int settle(struct qcow2 *q, struct stage *st, struct cache *c, int all_er
 	return first;
 }
 
+static void say_l1(struct qcow2 *q, const struct stage *st)
+{
+	for (uint32_t i = 0; i < st->n_pieces; i++)
+		if (!st->pieces[i].slice) {
+			file_event(q->fmt.file, EV_L1_UPDATE);
+			return;
+		}
+}
+
 /* One round over the slices dirty now (at most *left of them) and, with L1, its dirty sectors. */
 static int round_of(struct qcow2 *q, struct cache *c, bool with_l1, uint32_t *left)
 {
@@ -253,6 +262,9 @@ static int round_of(struct qcow2 *q, struct cache *c, bool with_l1, uint32_t *le
 	if (!st->n_pieces)
 		return 0;
 	err = sync_to(&q->fmt.sync, st->need);
+	file_event(q->fmt.file, c == &q->l2 ? EV_L2_UPDATE : EV_REFBLOCK_UPDATE_PART);
+	if (with_l1 && q->fmt.file->inject)
+		say_l1(q, st);
 	if (!err) {
 		qsort(st->pieces, st->n_pieces, sizeof(st->pieces[0]), by_offset);
 		for (uint32_t at = 0; at < st->n_pieces;)

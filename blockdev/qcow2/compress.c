@@ -92,6 +92,7 @@ static int load(struct qcow2 *q, uint64_t host_off, uint64_t len, uint8_t *data)
 
 	if (!in)
 		return -ENOMEM;
+	file_event(q->fmt.file, EV_READ_COMPRESSED);
 	err = file_pread(q->fmt.file, in, len, host_off);
 	if (!err) {
 		u.in = in;
@@ -296,6 +297,7 @@ static int store_packed(struct qcow2 *q, uint64_t off, const struct pack *p)
 			s->len = 0;
 	}
 	entry = entry_for(q, host_off, p->packed);
+	file_event(q->fmt.file, EV_WRITE_COMPRESSED);
 	err = file_pwrite(q->fmt.file, p->out, p->packed, host_off);
 	if (!err)
 		err = qcow2_l2_set(q, off, 1, entry, sync_note(&q->fmt.sync));

@@ -76,6 +76,8 @@ static int load(struct qcow2 *q, const struct disk_opts *o, struct why *why)
 		err = cache_init(&q->l2, q->fmt.file, slice, l2, qcow2_writeback_l2, q);
 	if (!err)
 		err = cache_init(&q->refs, q->fmt.file, slice, refs, qcow2_writeback_refs, q);
+	q->l2.loading = EV_L2_LOAD;
+	q->refs.loading = EV_REFBLOCK_LOAD;
 	if (!err)
 		err = qcow2_commit_init(q);
 	if (!err)
@@ -170,8 +172,12 @@ int qcow2_flush(struct format *fmt)
 {
 	struct qcow2 *q = qcow2_of(fmt);
 	uint64_t ticket = qcow2_freed_stage(q);
-	int err = qcow2_write_tables(q);
+	int err;
 
+	file_event(fmt->file, EV_FLUSH_TO_OS);
+	err = qcow2_write_tables(q);
+	if (!err)
+		file_event(fmt->file, EV_FLUSH_TO_DISK);
 	if (!err)
 		err = sync_to(&fmt->sync, fmt->sync.writes);
 	return err ? err : qcow2_freed_release(q, ticket);
@@ -213,6 +219,8 @@ static bool qcow2_try_submit(struct format *fmt, struct blk_req *r)
 {
 	struct mapping m;
 
+	if (fmt->file->inject) /* events need a fiber */
+		return false;
 	if (!qcow2_map_cached(qcow2_of(fmt), r->off, r->len, &m) || m.len < r->len)
 		return false;
 	if (m.kind == MAP_COMPRESSED)

@@ -52,6 +52,8 @@ int qcow2_read(struct format *fmt, struct iovec *iov, int niov, uint64_t off, ui
 		if (err)
 			return err;
 		if (m.kind == MAP_DATA)
+			file_event(fmt->file, EV_READ_AIO);
+		if (m.kind == MAP_DATA)
 			err = iov_transfer(
 				fmt->file, FILE_READ, &dst, m.host_off, NOTHING_BESIDE, m.len,
 				NOTHING_BESIDE);

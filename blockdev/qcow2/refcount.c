@@ -291,6 +291,7 @@ int qcow2_reftable_write(struct qcow2 *q)
 
 		if (!t->dirty[s])
 			continue;
+		file_event(q->fmt.file, EV_REFBLOCK_ALLOC_HOOKUP);
 		err = qcow2_meta_write(
 			q, &t->e[s * per], SECTOR, t->host_off + s * (uint64_t)SECTOR);
 		if (!err && t->n_dirty > 1)
@@ -307,8 +308,10 @@ int qcow2_reftable_write(struct qcow2 *q)
 static int switch_table(struct qcow2 *q)
 {
 	struct mem_table *t = &q->reftable;
-	int err = qcow2_meta_write(q, t->e, t->n * 8ULL, t->host_off);
+	int err;
 
+	file_event(q->fmt.file, EV_REFBLOCK_ALLOC_WRITE_TABLE);
+	err = qcow2_meta_write(q, t->e, t->n * 8ULL, t->host_off);
 	if (!err)
 		err = sync_to(&q->fmt.sync, q->fmt.sync.writes);
 	if (err)
@@ -318,6 +321,7 @@ static int switch_table(struct qcow2 *q)
 	t->n_dirty = 0;
 	q->h.reftable_offset = t->host_off;
 	q->h.reftable_clusters = (uint32_t)(t->n * 8ULL / q->h.cluster_size);
+	file_event(q->fmt.file, EV_REFBLOCK_ALLOC_SWITCH_TABLE);
 	err = qcow2_header_commit(q);
 	/* Which of the two tables the header names is unknown then: nothing may be written any
 	 * more. */

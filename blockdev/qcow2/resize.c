@@ -43,7 +43,10 @@ static int switch_l1(struct qcow2 *q, struct mem_table *t, uint64_t size)
 {
 	struct qcow2_header old = q->h;
 	uint64_t bytes = round_up(t->n * 8ULL, SECTOR);
-	int err = qcow2_meta_write(q, t->e, bytes, t->host_off);
+	int err;
+
+	file_event(q->fmt.file, EV_L1_GROW_WRITE_TABLE);
+	err = qcow2_meta_write(q, t->e, bytes, t->host_off);
 
 	/* The copied entries' own conditions are numbers given out before now. */
 	if (!err)
@@ -53,6 +56,7 @@ static int switch_l1(struct qcow2 *q, struct mem_table *t, uint64_t size)
 	q->h.size = size;
 	q->h.l1_size = t->n;
 	q->h.l1_offset = t->host_off;
+	file_event(q->fmt.file, EV_L1_GROW_ACTIVATE_TABLE);
 	err = qcow2_header_commit(q);
 	if (err) {
 		q->h = old;

@@ -40,8 +40,11 @@ static bool pending_overlaps(const struct qcow2 *q, uint64_t first, uint64_t n)
 
 static int write_in_place(struct qcow2 *q, struct iov_cursor *src, uint64_t host_off, uint64_t len)
 {
-	int err = iov_transfer(q->fmt.file, FILE_WRITE, src, host_off, NOTHING_BESIDE,
-		len, NOTHING_BESIDE);
+	int err;
+
+	file_event(q->fmt.file, EV_WRITE_AIO);
+	err = iov_transfer(
+		q->fmt.file, FILE_WRITE, src, host_off, NOTHING_BESIDE, len, NOTHING_BESIDE);
 
 	if (!err)
 		sync_note(&q->fmt.sync);
@@ -60,6 +63,7 @@ static int write_fresh(
 		before = host_off % unit;
 		after = round_up(host_off + len, unit) - (host_off + len);
 	}
+	file_event(q->fmt.file, EV_WRITE_AIO);
 	err = iov_transfer(q->fmt.file, FILE_WRITE, src, host_off - before,
 		(struct beside){before, NULL}, len, (struct beside){after, NULL});
 	if (!err)
@@ -81,10 +85,16 @@ static int write_whole(struct qcow2 *q, struct iov_cursor *src, struct piece w, 
 	uint8_t *buf = old && head + tail ? qcow2_cow_get(q) : NULL;
 	int err = 0;
 
+	if (buf)
+		file_event(q->fmt.file, EV_COW_READ);
 	if (buf && head)
 		err = qcow2_read_old(q, buf, w.off - head, head);
 	if (buf && tail && !err)
 		err = qcow2_read_old(q, buf + size, w.off + len, tail);
+	if (!err && buf)
+		file_event(q->fmt.file, EV_COW_WRITE);
+	if (!err)
+		file_event(q->fmt.file, EV_WRITE_AIO);
 	if (!err)
 		err = iov_transfer(q->fmt.file, FILE_WRITE, src, r.first << q->h.cluster_bits,
 			(struct beside){head, buf}, len,
