@@ -49,8 +49,8 @@ int img_disk_open(struct loop *l, const struct img_source *s, struct disk **out)
 	int err;
 
 	if (s->image_opts) {
-		log_error("Could not open '%s': image options are not supported", s->name);
-		return -ENOTSUP;
+		o.options = s->name;
+		o.path = NULL;
 	}
 	if (s->format && !img_format_known(s->format)) {
 		log_error("Could not open '%s': Unknown driver '%s'", s->name, s->format);
