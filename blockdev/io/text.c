@@ -12,7 +12,7 @@
 
 int io_number(const char *text, uint64_t *out)
 {
-	int err = img_parse_size(text, out);
+	int err = img_parse_size(text + strspn(text, " \t"), out);
 
 	if (!err && *out > INT64_MAX)
 		err = -ERANGE;
