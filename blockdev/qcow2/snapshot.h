@@ -37,7 +37,10 @@ int64_t snapshot_find(const struct qcow2 *q, const char *id, const char *name);
 uint64_t snapshot_new_id(const struct qcow2 *q);
 /* What the table takes on disk. */
 uint64_t snapshot_table_bytes(const struct qcow2 *q);
-/* In a fiber, with table_lock: the table, written to new clusters; *r names them, n 0: no table. */
+/*
+ * In a fiber, with table_lock: the table, written to new clusters; *r names them, n 0: none.  Also
+ * after an error: whoever calls gives them back.
+ */
 must_check int snapshot_table_write(struct qcow2 *q, struct run *r);
 
 /* ---- snapshot_tree.c ---- */

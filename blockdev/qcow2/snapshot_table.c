@@ -233,14 +233,9 @@ int snapshot_table_write(struct qcow2 *q, struct run *r)
 		at += entry_bytes(&q->snapshots[i]);
 	}
 	err = qcow2_alloc_table(q, whole >> q->h.cluster_bits, r);
-	if (!err) {
+	if (!err)
 		err = qcow2_meta_write(q, buf, round_up(bytes, SECTOR),
 			r->first << q->h.cluster_bits);
-		if (err) {
-			r->fresh = false;
-			qcow2_alloc_add(q, r);
-		}
-	}
 	free(buf);
 	return err;
 }
