@@ -98,6 +98,17 @@ R4: a dirty image is repaired before use|blockdev/qcow2/open.c|64k lazy|
 R5: the file is extended|blockdev/qcow2/refcount.c|64k|
 	's/err = file_extend\(.*?\);/err = 0;/'
 
+R2: packed data before its entry|blockdev/qcow2/compress.c|512 packed|
+	's/sync_note\(&q->fmt\.sync\)\)/(sync_note(&q->fmt.sync), 0))/'
+R1: another packed cluster is counted before its entry|blockdev/qcow2/compress.c|4k packed|
+	's/return err \|\| q->lazy \? err : qcow2_write_refs\(q\)/return err/'
+R8: snapshots change counts and flags under the mark|blockdev/qcow2/snapshot.c|512 snapshots|
+	's/int err = mark_on\(q\);/int err = 0;/g'
+R8: all of a new snapshot before the header|blockdev/qcow2/snapshot.c|512 snapshots|
+	's/\tif \(!err\)\n\t\terr = write_out\(q\);\n\treturn give_up/\treturn give_up/'
+R8: the table without a snapshot before the header|blockdev/qcow2/snapshot.c|512 snapshots|
+	's/\tif \(!err\)\n\t\terr = write_out\(q\);\n(\tif \(!err\) \{\n\t\tif \(q->h\.version)/$1/'
+
 R8: repair marks the image dirty first|blockdev/qcow2/check.c|u:test_qcow2_check|
 	's/(\|= QCOW2_INCOMPAT_DIRTY;\n\terr = qcow2_header_write.*?;\n\treturn err).*?;/$1;/'
 R8: what a killed process left is durable first|blockdev/qcow2/check.c|u:test_qcow2_check|

@@ -24,6 +24,8 @@ struct row {
 	unsigned ops;  /* guest requests in one run */
 	unsigned flush, fua, flip; /* out of 100 requests */
 	unsigned zero, discard;    /* too; half of the zeros may unmap */
+	unsigned pack;             /* too; compressed, whole clusters */
+	unsigned snapshot;         /* too, with depth 1: created, applied, deleted */
 	bool below;                /* over a backing file */
 	bool reopen;               /* clean close and reopen half way */
 	bool cut;                  /* a power cut half way; work goes on with what it left */
@@ -46,6 +48,8 @@ struct run_log {
 	struct mem_image start, live;
 	struct crash_log log;
 	uint64_t reopened_at; /* tick; 0: it was not */
+	struct crash_snapshot *snapshots; /* all that there ever were, see snapshots.h */
+	uint32_t n_snapshots;
 	struct disk_stats stats; /* of the last disk that was open */
 };
 /* Asserts that everything succeeds; the disk is abandoned at the end, as by a cut. */

@@ -8,7 +8,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include "tests/crash/explore.h"
+#include "tests/crash/snapshots.h"
 
 #define READ_MAX EXPLORER_BUF_SECTORS
 
@@ -245,6 +245,10 @@ static bool judge(struct judge *j)
 		memo_watch(e->memo, &e->state);
 	ok = ok && (!j->qcow2 || check_ok(j));
 	memo_unwatch(&e->state);
+	if (e->r->n_snapshots) {
+		e->memo->unfit = true; /* it knows of one disk only */
+		ok = ok && snapshots_judge(e);
+	}
 	return ok;
 }
 

@@ -21,6 +21,9 @@
 /* All within a few L2 tables, so that the tables are what is at stake. */
 #define SMALL .span = 2048, .max = 24
 
+/* One guest request at a time, so that it is known what a snapshot holds. */
+#define SNAPSHOTS .depth = 1, .span = 1024, .max = 24, .snapshot = 15, .ops = 60, .dear = 4
+
 #define BELOW .below = true, .span = 1600
 
 /* That a row overrides a default is the point. */
@@ -88,6 +91,18 @@ const struct row rows[] = {
 	QCOW2("64k below writethrough", 4 * MiB, 65536, WRITETHROUGH, BELOW, .flip = 3, .zero = 5),
 	QCOW2("version 2 below", 4 * MiB, 4096, SMALL, BELOW, .create.version = 2, .zero = 8,
 		.discard = 8),
+
+	QCOW2("4k packed", 8 * MiB, 4096, SMALL, .flip = 4, .pack = 50),
+	QCOW2("512 packed", 2 * MiB, 512, SMALL, .flip = 3, .pack = 50, .zero = 5, .discard = 15,
+		.tiny = true),
+	QCOW2("64k packed writethrough", 64 * MiB, 65536, WRITETHROUGH, .max = 200, .pack = 40,
+		.discard = 10, .reopen = true),
+	QCOW2("4k packed lazy", 8 * MiB, 4096, LAZY, SMALL, .flip = 4, .pack = 50, .zero = 5),
+	QCOW2("4k snapshots", 1 * MiB, 4096, SNAPSHOTS, .pack = 10),
+	QCOW2("512 snapshots", 512 * KiB, 512, SNAPSHOTS, .span = 512, .max = 8, .tiny = true),
+	QCOW2("64k snapshots writethrough", 1 * MiB, 65536, SNAPSHOTS, .mode = CACHE_WRITETHROUGH,
+		.zero = 10),
+	QCOW2("4k snapshots lazy", 1 * MiB, 4096, SNAPSHOTS, LAZY, .zero = 5, .flip = 5),
 
 	/* One run of clusters after the other. */
 	QCOW2("512k runs", 128 * MiB, 524288, .span = 131072, .max = 8, .flush = 6, .fua = 0),

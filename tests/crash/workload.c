@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "blockdev/file/fault.h"
-#include "tests/crash/crash.h"
+#include "tests/crash/snapshots.h"
 
 struct guest {
 	struct run_log *r;
@@ -18,6 +18,7 @@ struct guest {
 	unsigned left, workers;
 	uint32_t version;
 	bool grown;
+	struct snapshots snapshots;
 	struct fault_rule *rule; /* the host fails: so may requests */
 };
 
@@ -35,7 +36,7 @@ static void must_unless_faulty(const struct guest *g, int err, const char *what)
 		must(err, what);
 }
 
-enum change { WRITE, ZERO, DISCARD };
+enum change { WRITE, ZERO, DISCARD, PACK };
 
 static int change(struct guest *g, const struct guest_op *op, enum change what)
 {
@@ -51,14 +52,16 @@ static int change(struct guest *g, const struct guest_op *op, enum change what)
 	buf = malloc(len);
 	for (uint64_t s = 0; s < op->n; s++)
 		oracle_fill(buf + s * SECTOR, op->sector + s, op->version);
-	err = disk_pwrite(g->d, buf, len, off, op->fua ? BLK_FUA : 0);
+	err = disk_pwrite(g->d, buf, len, off,
+		(op->fua ? BLK_FUA : 0) | (what == PACK ? BLK_COMPRESSED : 0));
 	free(buf);
 	return err;
 }
 
 static void do_change(struct guest *g, enum change what, bool fua)
 {
-	static const char *const names[] = {"write", "write of zeros", "discard"};
+	static const char *const names[] = {
+		"write", "write of zeros", "discard", "compressed write"};
 	const struct row *row = g->r->row;
 	struct guest_op op = {.kind = what == DISCARD ? GUEST_DISCARD : GUEST_WRITE, .fua = fua};
 	uint64_t n_sectors = disk_size(g->d) / SECTOR, i;
@@ -68,12 +71,23 @@ static void do_change(struct guest *g, enum change what, bool fua)
 	op.sector = rng_next(&g->rng) % (row->span - op.n + 1);
 	if (rng_next(&g->rng) % 4 == 0)
 		op.sector += n_sectors / 2 - row->span / 2;
-	op.version = what == WRITE ? ++g->version : 0;
+	if (what == PACK) {
+		uint64_t unit = disk_cluster_size(g->d) / SECTOR;
+
+		op.sector -= op.sector % unit;
+		op.n = unit * (1 + rng_next(&g->rng) % 2);
+		op.n = min_u64(op.n, n_sectors - op.sector);
+	}
+	op.version = what == WRITE || what == PACK ? ++g->version : 0;
 	op.wce_at_submit = disk_wce(g->d);
 	i = crash_log_submit(&g->r->log, &op);
 	err = change(g, &op, what);
 	crash_log_ack(&g->r->log, i, disk_wce(g->d), err);
+	/* What is there already is not packed over. */
+	if (what == PACK && err == -EIO)
+		return;
 	must_unless_faulty(g, err, names[what]);
+	snapshots_wrote(&g->snapshots, &op, err);
 }
 
 struct flip {
@@ -120,6 +134,12 @@ static void do_grow(struct guest *g)
 	must_unless_faulty(g, disk_grow(g->d, g->r->row->grow), "grow");
 }
 
+static void do_snapshot(struct guest *g)
+{
+	must_unless_faulty(
+		g, snapshots_step(&g->snapshots, g->r, g->d, &g->rng), "snapshot");
+}
+
 struct worker {
 	struct fiber_start start;
 	struct guest *g;
@@ -127,7 +147,11 @@ struct worker {
 
 static enum change which(const struct row *row, unsigned k)
 {
-	return k < row->zero ? ZERO : k < row->zero + row->discard ? DISCARD : WRITE;
+	if (k < row->zero)
+		return ZERO;
+	if (k < row->zero + row->discard)
+		return DISCARD;
+	return k < row->zero + row->discard + row->pack ? PACK : WRITE;
 }
 
 static void worker_fiber(struct fiber_start *s)
@@ -146,9 +170,11 @@ static void worker_fiber(struct fiber_start *s)
 			do_flush(g);
 		else if (k < row->flush + row->flip)
 			do_flip(g);
+		else if (k < row->flush + row->flip + row->snapshot)
+			do_snapshot(g);
 		else
 			do_change(g, which(row, rng_next(&g->rng) % 100),
-				k < row->flush + row->flip + row->fua);
+				k < row->flush + row->flip + row->snapshot + row->fua);
 	}
 	g->workers--;
 }
@@ -416,14 +442,25 @@ static void prepare(struct loop *l, const struct row *row, uint64_t seed, struct
 	mem_reset(&out->live, &out->start);
 }
 
+static void snapshots_start(struct guest *g, const struct row *row)
+{
+	if (!row->snapshot)
+		return;
+	assert(row->depth == 1 && !row->cut && !row->discard && !row->below);
+	g->snapshots.n_sectors = row->create.size / SECTOR;
+	g->snapshots.now = calloc(g->snapshots.n_sectors, sizeof(*g->snapshots.now));
+}
+
 void workload_run(struct loop *l, const struct row *row, uint64_t seed, struct run_log *out)
 {
 	struct guest g = {.r = out, .rng = seed};
 
 	prepare(l, row, seed, out);
+	snapshots_start(&g, row);
 	if (row->below)
 		log_below(&g);
 	run(l, &g, NULL);
+	snapshots_fini(&g.snapshots);
 }
 
 void workload_run_faulty(struct loop *l, const struct row *row, uint64_t seed,
@@ -434,14 +471,17 @@ void workload_run_faulty(struct loop *l, const struct row *row, uint64_t seed,
 	struct look_args look_args = {.look = look, .arg = arg};
 
 	prepare(l, row, seed, out);
+	snapshots_start(&g, row);
 	if (row->below)
 		log_below(&g);
 	run(l, &g, &look_args);
+	snapshots_fini(&g.snapshots);
 }
 
 void workload_free(struct run_log *r)
 {
 	crash_log_fini(&r->log);
+	snapshots_free(r);
 	mem_fini(&r->start);
 	mem_fini(&r->live);
 }
