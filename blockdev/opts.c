@@ -321,6 +321,7 @@ static uint64_t unit_of(const char *s)
 int opts_size(const struct opts *o, const char *key, uint64_t *out, struct why *why)
 {
 	const char *v = opts_get(o, key);
+	double part = 0;
 	char *end;
 	uint64_t n, unit;
 
@@ -328,9 +329,12 @@ int opts_size(const struct opts *o, const char *key, uint64_t *out, struct why *
 		return 0;
 	errno = 0;
 	n = strtoull(v, &end, 0);
+	if (*end == '.') /* 1.25M */
+		part = strtod(end, &end);
 	unit = unit_of(end);
-	if (!isdigit((unsigned char)*v) || errno || end == v || !unit ||
-		__builtin_mul_overflow(n, unit, out))
+	if (!isdigit((unsigned char)*v) || errno || end == v || !unit || (part > 0 && unit == 1) ||
+		__builtin_mul_overflow(n, unit, out) ||
+		__builtin_add_overflow(*out, (uint64_t)(part * (double)unit), out))
 		return why_set(why, -EINVAL,
 			"Parameter '%s' expects a non-negative number below 2^64\n"
 			"Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, "

@@ -360,7 +360,13 @@ static int merged(
 		opts_del(&old, "cache.direct");
 		opts_del(&old, "cache.no-flush");
 	}
-	/* One kind of saying what to check replaces the other. */
+	/* Sizes given anew stand alone, as do the ways of saying what to check. */
+	if (!err && (opts_has(&new, "cache-size") || opts_has(&new, "l2-cache-size") ||
+			    opts_has(&new, "refcount-cache-size"))) {
+		opts_del(&old, "cache-size");
+		opts_del(&old, "l2-cache-size");
+		opts_del(&old, "refcount-cache-size");
+	}
 	if (!err && opts_has(&new, "overlap-check"))
 		opts_del(&old, "overlap-check.template");
 	if (!err && opts_has(&new, "overlap-check.template"))
