@@ -257,7 +257,7 @@ int file_pwrite(struct file *f, const void *buf, uint64_t len, uint64_t off)
 
 int file_fdatasync(struct file *f)
 {
-	return fiber_do(f, FILE_FDATASYNC, NULL, 0, 0, 0);
+	return f->nosync ? 0 : fiber_do(f, FILE_FDATASYNC, NULL, 0, 0, 0);
 }
 
 int file_fdatasync_here(struct file *f)

@@ -151,6 +151,7 @@ struct file {
 	 */
 	uint32_t align_off, align_mem;
 	bool readonly, is_block;
+	bool nosync; /* set by the owner: file_fdatasync() does nothing, for what need not last */
 	struct file_stats *stats; /* the engine's, shared by the filters on it */
 	struct inject *inject;	  /* who hears of events (inject.h), or NULL */
 };

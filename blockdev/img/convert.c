@@ -296,6 +296,8 @@ static int create_target(const struct options *o, struct img_opts *t, uint64_t s
 	char who[1100];
 	int err = img_opts_set_number(t, OPT_SIZE, size);
 
+	t->nosync = !o->dst_cache || !strcmp(o->dst_cache, "unsafe");
+
 	if (!err)
 		err = img_opts_defaults(t);
 	if (!err)

@@ -81,9 +81,10 @@ static int make_file(const char *filename, struct creation *c)
 		err = why_set(&c->why, err, "Could not create '%s': %s", filename,
 			why_text(&inner, err));
 	} else {
+		c->file->nosync = c->o->nosync;
 		err = fiber_run(loop, write_image, c);
 		file_close(c->file);
-		if (!err)
+		if (!err && !c->o->nosync)
 			err = sync_directory(filename);
 		if (err && !existed)
 			unlink(filename);

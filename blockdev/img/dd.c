@@ -104,6 +104,7 @@ static int create_target(const struct options *o, uint64_t size)
 	int err;
 
 	img_opts_init(&t, o->out_format, false);
+	t.nosync = true;
 	err = img_opts_set_number(&t, OPT_SIZE, size);
 	if (!err)
 		err = img_opts_defaults(&t);

@@ -47,6 +47,7 @@ enum img_opt {
 struct img_opts {
 	const char *format; /* "raw", "qcow2" */
 	bool amend;
+	bool nosync; /* the new image need not be durable yet: its content is to come */
 	struct {
 		char *text; /* as given; NULL: not given */
 		uint64_t n; /* numbers and sizes; booleans: 1 or 0 */
