@@ -16,7 +16,7 @@
 #include <string.h>
 #include "blockdev/img/copy.h"
 
-#define BUF_BYTES   (512 * KiB)
+#define BUF_BYTES   (2 * MiB) /* smaller ones cost more switches between threads */
 #define CHUNK_BYTES (2 * MiB)
 #define PARTS	    64 /* writes in flight for one piece */
 
