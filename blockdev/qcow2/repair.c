@@ -10,7 +10,7 @@
  * From nothing, where counts are lost or their blocks cannot stay:
  *   1  write a whole new set of blocks and a new table behind everything that is referenced, the
  *      old ones included; flush
- *   2  switch: the header's sector; flush
+ *   2  switch: the header's sector
  *   3  count again, now without the old set, and lower in place what that leaves
  *
  * A cluster is counted on disk before anything relies on it, and a count goes down only
@@ -275,15 +275,14 @@ static int settle_rebuilt(struct chk *c, const struct old_table *old)
 	return err ? err : repair_in_place(c);
 }
 
+/* Counts that go down next do so in the new blocks: nothing has to wait for this. */
 static int switch_table(struct plan *p)
 {
 	struct chk *c = p->c;
-	int err;
 
 	c->h.reftable_offset = p->first << c->h.cluster_bits;
 	c->h.reftable_clusters = (uint32_t)p->n_table;
-	err = qcow2_header_write(c->file, &c->h);
-	return err ? err : file_fdatasync(c->file);
+	return qcow2_header_write(c->file, &c->h);
 }
 
 int repair_rebuild(struct chk *c)

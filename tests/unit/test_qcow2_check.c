@@ -129,6 +129,15 @@ START_TEST(repair_leaves_nothing_to_find)
 }
 END_TEST
 
+/* Whichever table the header names holds the snapshot. */
+static void assert_snapshot(const struct cutfile *m, const char *what)
+{
+	uint64_t at = mem_be64(m, offsetof(struct qcow2_disk_header, snapshots_offset));
+
+	if (memcmp(m->data + at + 40 + mem_be32(m, at + 36), "7name", 5) != 0)
+		ck_abort_msg("%s: the snapshot is lost", what);
+}
+
 static void cut_and_repair(const struct damaged *d, const struct cutfile *base,
 	const struct cutfile *m, const struct damage *dm)
 {
@@ -147,6 +156,8 @@ static void cut_and_repair(const struct damaged *d, const struct cutfile *base,
 				ck_abort_msg("%s: repair failed", what);
 			assert_clean(&cut, what);
 			assert_data(d, &cut, dm->lost, what);
+			if (!strncmp(dm->name, "snapshot", 8))
+				assert_snapshot(&cut, what);
 			cutfile_free(&cut);
 		}
 }
@@ -199,6 +210,13 @@ static void table_too_small(struct damaged *d)
 	damaged_set_entry(d, 10, FAR | QCOW2_OFLAG_COPIED);
 }
 
+/* To be dropped, after which its count is too high: in that order. */
+static void block_as_l2_counted(struct damaged *d)
+{
+	mem_set_be64(d->m, d->h.l1_offset + 8, d->refblock);
+	damaged_set_count(d, d->refblock / d->h.cluster_size, 2);
+}
+
 static void cut_version_2(const char *name, void (*inflict)(struct damaged *d), unsigned seeds)
 {
 	struct cutfile m, base, cut;
@@ -235,6 +253,7 @@ START_TEST(a_cut_repair_of_version_2_makes_nothing_worse)
 		if (applies(&damages[i], &geometries[1]))
 			cut_version_2(damages[i].name, damages[i].inflict, 24);
 	cut_version_2("table too small", table_too_small, 6);
+	cut_version_2("block mapped as an L2 table", block_as_l2_counted, 24);
 }
 END_TEST
 
