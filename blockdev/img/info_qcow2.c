@@ -116,6 +116,9 @@ int info_read_qcow2(struct file *f, struct image_info *info, struct why *why)
 {
 	int err = qcow2_header_read(f, &info->h, why);
 
+	if (!err && info->h.unknown_features[0]) /* then nothing else here may be believed */
+		err = why_set(why, -ENOTSUP, "Unsupported qcow2 feature(s): %s",
+			info->h.unknown_features);
 	if (!err)
 		err = read_snapshots(f, info, why);
 	if (!err)

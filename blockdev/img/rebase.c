@@ -228,6 +228,12 @@ static int parse_option(struct command *c, int opt, char **argv)
 	return img_opt_error(opt, argv);
 }
 
+/* Formats of others that are raw here: a name may be written that we would not open by. */
+static bool is_protocol(const char *format)
+{
+	return !strcmp(format, "file") || !strcmp(format, "host_device");
+}
+
 static int rebase_main(int argc, char **argv)
 {
 	static const struct option longs[] = {{"object", required_argument, NULL, 'O'},
@@ -246,7 +252,8 @@ static int rebase_main(int argc, char **argv)
 	if (!c.unsafe && !c.base)
 		return img_try_help("Must specify backing file (-b) or use unsafe mode (-u)");
 	c.src.name = argv[optind];
-	if (c.base_format && !img_format_known(c.base_format)) {
+	if (c.base_format && !img_format_known(c.base_format) &&
+		!(c.unsafe && is_protocol(c.base_format))) {
 		log_error("Invalid format name: '%s'", c.base_format);
 		return 1;
 	}
