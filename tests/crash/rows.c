@@ -95,7 +95,7 @@ const struct row rows[] = {
 	QCOW2("4k packed", 8 * MiB, 4096, SMALL, .flip = 4, .pack = 50),
 	QCOW2("512 packed", 2 * MiB, 512, SMALL, .flip = 3, .pack = 50, .zero = 5, .discard = 15,
 		.tiny = true),
-	QCOW2("64k packed writethrough", 64 * MiB, 65536, WRITETHROUGH, .max = 200, .pack = 40,
+	QCOW2("64k packed writethrough", 8 * MiB, 65536, WRITETHROUGH, .ops = 80, .pack = 40,
 		.discard = 10, .reopen = true),
 	QCOW2("4k packed lazy", 8 * MiB, 4096, LAZY, SMALL, .flip = 4, .pack = 50, .zero = 5),
 	QCOW2("4k snapshots", 1 * MiB, 4096, SNAPSHOTS, .pack = 10),
