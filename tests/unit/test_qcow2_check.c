@@ -301,11 +301,11 @@ START_TEST(autoclear_bits_go_first)
 	struct disk *disk;
 
 	damaged_init(&d, &m, loop, &geometries[0]);
-	damaged_set_count(&d, d.data / d.h.cluster_size, 0);
+	damages[1].inflict(&d); /* a leak: mending it sets no mark that flushes the header */
 	mem_set_be64(&m, AUTOCLEAR_AT, 1ULL << 40);
 	cutfile_copy(&base, &m);
 	cutfile_log(&m);
-	ck_assert_int_eq(check_run(&m, QCOW2_FIX_LEAKS | QCOW2_FIX_ERRORS, &res, NULL), 0);
+	ck_assert_int_eq(check_run(&m, QCOW2_FIX_LEAKS, &res, NULL), 0);
 	for (unsigned n = 0; n < m.n_log; n++) {
 		if (m.log[n].op != FILE_WRITE || m.log[n].off == 0)
 			continue;
