@@ -13,9 +13,10 @@
 #
 # Works on copies of the sources in $TMPDIR.  A point is tried with what is expected to notice it: a
 # row of the crash explorer, about as 'make check' runs it, the same with host failures
-# (f:STEP:ROW) or with more states (s:STATES:ROW), or a unit test (u:NAME); if that does not, with all rows.  Prints a line per point:
-# name, what noticed, states judged until then (a row is judged to its end).  Exit status 1 if one
-# was not noticed, and if an edit no longer fits the source or does not build.
+# (f:STEP:ROW) or with more states (s:STATES:ROW), or a unit test (u:NAME); if that does not, with
+# all rows.  Prints a line per point: name, what noticed, states judged until then (a row is judged
+# to its end).  Exit status 1 if one was not noticed, and if an edit no longer fits the source or
+# does not build.
 
 src=$(cd "$(dirname "$0")/.." && pwd) || exit 2
 jobs=1 list='' text=''
