@@ -61,6 +61,18 @@ void qcow2_compress_fini(struct qcow2 *q)
 	q->compress = NULL;
 }
 
+void qcow2_compress_forget(struct qcow2 *q, uint64_t host_off, uint64_t len)
+{
+	struct compress *c = q->compress;
+
+	for (int i = 0; i < SLOTS; i++)
+		if (c->slot[i].len && !c->slot[i].loading &&
+			ranges_overlap(c->slot[i].host_off, c->slot[i].len, host_off, len))
+			c->slot[i].len = 0;
+	if (c->cursor >= host_off && c->cursor - host_off < len)
+		c->cursor = 0;
+}
+
 /* ---- reading ---- */
 
 struct unpack {

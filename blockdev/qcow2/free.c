@@ -84,6 +84,7 @@ static int let_go(struct qcow2 *q, uint64_t first, uint64_t n)
 			uint64_t off = first << q->h.cluster_bits, len = k << q->h.cluster_bits;
 
 			cache_forget(&q->l2, off, len);
+			qcow2_compress_forget(q, off, len);
 			if (q->fmt.unmap && off < file_size(q->fmt.file)) {
 				err = file_punch(q->fmt.file, off,
 					min_u64(len, file_size(q->fmt.file) - off));

@@ -175,6 +175,8 @@ must_check int qcow2_freed_release(struct qcow2 *q, uint64_t ticket);
 
 must_check int qcow2_compress_init(struct qcow2 *q);
 void qcow2_compress_fini(struct qcow2 *q);
+/* Host clusters that nothing names any more: what was kept of them, and room in them, is gone. */
+void qcow2_compress_forget(struct qcow2 *q, uint64_t host_off, uint64_t len);
 struct iov_cursor;
 /* In a fiber: m->len bytes at guest offset off, which *m maps as compressed. */
 must_check int qcow2_read_compressed(

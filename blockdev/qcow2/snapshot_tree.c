@@ -24,6 +24,7 @@ static int let_go(struct qcow2 *q, uint64_t first, uint64_t n)
 	uint64_t off = first << q->h.cluster_bits, size = file_size(q->fmt.file);
 	int err = 0;
 
+	qcow2_compress_forget(q, off, n << q->h.cluster_bits);
 	q->hole = min_u64(q->hole, first);
 	if (q->fmt.unmap && off < size) {
 		err = file_punch(

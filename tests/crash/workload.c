@@ -75,7 +75,8 @@ static void do_change(struct guest *g, enum change what, bool fua)
 		uint64_t unit = disk_cluster_size(g->d) / SECTOR;
 
 		op.sector -= op.sector % unit;
-		op.n = unit * (1 + rng_next(&g->rng) % 2);
+		/* Where a write may be half refused, nobody could say what a snapshot holds. */
+		op.n = unit * (row->snapshot ? 1 : 1 + rng_next(&g->rng) % 2);
 		op.n = min_u64(op.n, n_sectors - op.sector);
 	}
 	op.version = what == WRITE || what == PACK ? ++g->version : 0;
