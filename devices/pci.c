@@ -31,12 +31,14 @@
 #include "devices/pci.h"
 
 #define PCI_SLOTS	32
+#define PCI_FUNCTIONS	8
+#define PCI_DEVFNS	(PCI_SLOTS * PCI_FUNCTIONS)
 #define CONFIG_PORT	0xcf8
 #define CONFIG_DATA	4 /* offset of 0xcfc */
 #define CONFIG_RESET	1 /* offset of 0xcf9 */
 #define CONFIG_ENABLE	0x80000000u
 #define CONFIG_ADDR_BITS 0x80fffffcu
-#define CONFIG_ELSEWHERE 0x00ff0700u /* not bus 0, or not function 0 */
+#define CONFIG_ELSEWHERE 0x00ff0000u /* not bus 0 */
 #define RESET_CPU	0x04
 #define RESET_BITS	0x0e
 #define IO_BASE		0xc000
@@ -52,7 +54,7 @@ struct pci_bus {
 	pthread_mutex_t cfg_lock;   /* guards all below, and the devices' cfg and bar */
 	uint32_t addr;
 	uint8_t reset_control;
-	struct pci_dev *slot[PCI_SLOTS];
+	struct pci_dev *fn[PCI_DEVFNS]; /* slot << 3 | function */
 	pthread_mutex_t irq_lock; /* guards the devices' pins and these */
 	struct irq_line *line[GSIS];
 	unsigned raised[GSIS]; /* how many pins hold it up */
@@ -168,8 +170,8 @@ static void bar_unmap(struct pci_dev *d, unsigned i)
 /* Nobody's doorbells may stay where another BAR now answers. */
 static void evict_parked(struct pci_bus *b, const struct pci_bar *comer)
 {
-	for (unsigned s = 0; s < PCI_SLOTS; s++) {
-		struct pci_dev *d = b->slot[s];
+	for (unsigned s = 0; s < PCI_DEVFNS; s++) {
+		struct pci_dev *d = b->fn[s];
 
 		for (unsigned i = 0; d && i < PCI_BARS; i++) {
 			struct pci_bar *bar = &d->bar[i];
@@ -207,15 +209,15 @@ static void sync_bars(struct pci_bus *b)
 {
 	uint64_t base;
 
-	for (unsigned s = 0; s < PCI_SLOTS; s++)
-		for (unsigned i = 0; b->slot[s] && i < PCI_BARS; i++)
-			if (b->slot[s]->bar[i].mapped && (!bar_wanted(b->slot[s], i, &base) ||
-					base != b->slot[s]->bar[i].range.base))
-				bar_unmap(b->slot[s], i);
-	for (unsigned s = 0; s < PCI_SLOTS; s++)
-		for (unsigned i = 0; b->slot[s] && i < PCI_BARS; i++)
-			if (!b->slot[s]->bar[i].mapped && bar_wanted(b->slot[s], i, &base))
-				bar_map(b->slot[s], i, base);
+	for (unsigned s = 0; s < PCI_DEVFNS; s++)
+		for (unsigned i = 0; b->fn[s] && i < PCI_BARS; i++)
+			if (b->fn[s]->bar[i].mapped && (!bar_wanted(b->fn[s], i, &base) ||
+					base != b->fn[s]->bar[i].range.base))
+				bar_unmap(b->fn[s], i);
+	for (unsigned s = 0; s < PCI_DEVFNS; s++)
+		for (unsigned i = 0; b->fn[s] && i < PCI_BARS; i++)
+			if (!b->fn[s]->bar[i].mapped && bar_wanted(b->fn[s], i, &base))
+				bar_map(b->fn[s], i, base);
 }
 
 void pci_bar_init(struct pci_dev *d, unsigned i, enum pci_bar_kind kind, uint64_t len,
@@ -300,22 +302,27 @@ unsigned pci_cap_add(struct pci_dev *d, uint8_t id, const void *body, unsigned b
 	return at;
 }
 
-int pci_dev_add(struct pci_bus *b, struct pci_dev *d)
+static unsigned devfn_of(const struct pci_dev *d)
 {
-	unsigned s = 0, gsi;
-	int err = 0;
+	return d->slot * PCI_FUNCTIONS + d->function;
+}
 
-	while (s < PCI_SLOTS && b->slot[s])
-		s++;
-	if (s == PCI_SLOTS)
-		return -ENOSPC;
+int pci_dev_add_at(struct pci_bus *b, struct pci_dev *d, unsigned slot, unsigned function)
+{
+	unsigned gsi;
+	int err;
+
+	assert(slot < PCI_SLOTS && function < PCI_FUNCTIONS);
 	d->bus = b;
-	d->slot = s;
+	d->slot = slot;
+	d->function = function;
+	if (b->fn[devfn_of(d)])
+		return -EEXIST;
 	err = place_bars(b, d);
 	if (err)
 		return err;
 	if (d->cfg[PCI_IRQ_PIN]) {
-		gsi = pci_gsi(s, d->cfg[PCI_IRQ_PIN]);
+		gsi = pci_gsi(slot, d->cfg[PCI_IRQ_PIN]);
 		d->cfg[PCI_IRQ_LINE] = (uint8_t)gsi;
 		if (!b->line[gsi])
 			err = irq_line_new(b->dev.services->irqs, gsi, &b->line[gsi]);
@@ -324,10 +331,19 @@ int pci_dev_add(struct pci_bus *b, struct pci_dev *d)
 	}
 	memcpy(d->init, d->cfg, sizeof(d->init));
 	pthread_mutex_lock(&b->cfg_lock);
-	b->slot[s] = d;
+	b->fn[devfn_of(d)] = d;
 	sync_bars(b);
 	pthread_mutex_unlock(&b->cfg_lock);
 	return 0;
+}
+
+int pci_dev_add(struct pci_bus *b, struct pci_dev *d)
+{
+	unsigned s = 0;
+
+	while (s < PCI_SLOTS && b->fn[s * PCI_FUNCTIONS])
+		s++;
+	return s == PCI_SLOTS ? -ENOSPC : pci_dev_add_at(b, d, s, 0);
 }
 
 void pci_dev_remove(struct pci_dev *d)
@@ -342,7 +358,7 @@ void pci_dev_remove(struct pci_dev *d)
 		if (d->bar[i].told)
 			bar_tell(d, i, false);
 	}
-	b->slot[d->slot] = NULL;
+	b->fn[devfn_of(d)] = NULL;
 	pthread_mutex_unlock(&b->cfg_lock);
 }
 
@@ -368,11 +384,11 @@ void pci_dev_reset(struct pci_dev *d)
 
 static void config_read(struct pci_bus *b, unsigned off, uint8_t *data, unsigned len)
 {
-	struct pci_dev *d = b->slot[b->addr >> 11 & 31];
+	struct pci_dev *d = b->fn[b->addr >> 8 & 0xff];
 	unsigned reg = (b->addr & 0xfc) + off;
 
 	memset(data, 0xff, len);
-	/* Bus 0, function 0 of a slot that is taken; nothing else is there. */
+	/* Bus 0, a function that is taken; nothing else is there. */
 	if (!(b->addr & CONFIG_ENABLE) || b->addr & CONFIG_ELSEWHERE || !d)
 		return;
 	if (d->ops->config_read)
@@ -387,7 +403,7 @@ static void config_read(struct pci_bus *b, unsigned off, uint8_t *data, unsigned
 
 static void config_write(struct pci_bus *b, unsigned off, const uint8_t *data, unsigned len)
 {
-	struct pci_dev *d = b->slot[b->addr >> 11 & 31];
+	struct pci_dev *d = b->fn[b->addr >> 8 & 0xff];
 	unsigned reg = (b->addr & 0xfc) + off;
 
 	if (!(b->addr & CONFIG_ENABLE) || b->addr & CONFIG_ELSEWHERE || !d)
@@ -460,8 +476,8 @@ static void pci_host_destroy(struct device *dev)
 	struct pci_bus *b = container_of(dev, struct pci_bus, dev);
 
 	bus_remove(dev->services->bus, BUS_PORT, &b->ports);
-	for (unsigned s = 1; s < PCI_SLOTS; s++)
-		assert(!b->slot[s]); /* devices are destroyed before their bus */
+	for (unsigned s = 1; s < PCI_DEVFNS; s++)
+		assert(!b->fn[s]); /* devices are destroyed before their bus */
 	for (unsigned i = 0; i < GSIS; i++)
 		if (b->line[i])
 			irq_line_free(b->line[i]);

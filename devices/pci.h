@@ -67,7 +67,7 @@ struct pci_dev {
 	const struct pci_dev_ops *ops;
 	struct pci_bus *bus;
 	const char *name;
-	unsigned slot;
+	unsigned slot, function;
 	uint8_t cfg[PCI_CFG_BYTES];   /* guarded by the bus's configuration lock once added */
 	uint8_t wmask[PCI_CFG_BYTES]; /* bits that the guest may set and clear */
 	uint8_t init[PCI_CFG_BYTES];  /* cfg at power-on */
@@ -93,8 +93,15 @@ void pci_bar_init(struct pci_dev *d, unsigned bar, enum pci_bar_kind kind, uint6
 	void (*write)(struct bus_range *r, uint64_t off, const void *data, unsigned len));
 /* Offset of the new capability (id at +0, next at +1, filled in); body bytes follow at +2. */
 unsigned pci_cap_add(struct pci_dev *d, uint8_t id, const void *body, unsigned body_len);
-/* Takes the next free slot and places the BARs.  0, or -ENOSPC, -EEXIST. */
+/* Takes the next free slot, as its function 0, and places the BARs.  0, or -ENOSPC, -EEXIST. */
 must_check int pci_dev_add(struct pci_bus *b, struct pci_dev *d);
+/*
+ * Takes that place.  Guests look for functions 1 to 7 only where function 0 has bit 7 of
+ * PCI_HEADER_TYPE set.
+ */
+must_check int pci_dev_add_at(
+	struct pci_bus *b, struct pci_dev *d, unsigned slot, unsigned function);
+#define PCI_MULTIFUNCTION 0x80 /* of the header type */
 void pci_dev_remove(struct pci_dev *d);
 /* Power-on values again, without config_written().  Any vCPU thread. */
 void pci_dev_reset(struct pci_dev *d);

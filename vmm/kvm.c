@@ -90,6 +90,20 @@ static int cap_value(struct kvm *k, int cap, int if_absent)
 	return v > 0 ? v : if_absent;
 }
 
+/*
+ * PCI's inputs are level-triggered, as firmware would set them (PIIX3, ELCR at 0x4d1): an edge
+ * that comes while another device still holds the wire up would be no edge.
+ */
+static int pci_lines_level(struct kvm *k)
+{
+	struct kvm_irqchip chip = {.chip_id = KVM_IRQCHIP_PIC_SLAVE};
+
+	if (ioctl(k->vm, KVM_GET_IRQCHIP, &chip))
+		return -1;
+	chip.chip.pic.elcr |= 1 << (10 - 8) | 1 << (11 - 8);
+	return ioctl(k->vm, KVM_SET_IRQCHIP, &chip);
+}
+
 static int vm_create(struct kvm *k, struct why *why)
 {
 	struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
@@ -109,7 +123,7 @@ static int vm_create(struct kvm *k, struct why *why)
 	if (ioctl(k->vm, KVM_SET_TSS_ADDR, TSS_GPA) && errno != ENOTTY && errno != EINVAL)
 		goto fail;
 	step = "create the interrupt controllers";
-	if (ioctl(k->vm, KVM_CREATE_IRQCHIP, 0))
+	if (ioctl(k->vm, KVM_CREATE_IRQCHIP, 0) || pci_lines_level(k))
 		goto fail;
 	step = "create the timer";
 	if (ioctl(k->vm, KVM_CREATE_PIT2, &pit))

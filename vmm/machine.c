@@ -22,6 +22,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 #include "devices/pci.h"
+#include "devices/piix3.h"
 #include "devices/platform.h"
 #include "devices/virtio_blk.h"
 #include "vmm/boot_pvh.h"
@@ -177,6 +178,10 @@ static int machine_build(struct machine *m, struct why *why)
 	s->mem = &m->mem;
 	s->event = on_event;
 	err = pci_host_create(s, &d);
+	err = add_device(m, err, d);
+	if (err)
+		return err;
+	err = piix3_create(s, &d);
 	err = add_device(m, err, d);
 	if (err)
 		return err;
