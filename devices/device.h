@@ -26,6 +26,11 @@ struct machine_services {
 	struct pci_bus *pci;
 	/* Any thread; code: the exit status of EV_EXIT.  Returns at once; the first one wins. */
 	void (*event)(struct machine_services *s, enum machine_event ev, int code);
+	/*
+	 * Port writes that the kernel holds back reach their devices before it returns.  Any
+	 * thread without a lock.  NULL: nothing is held back.
+	 */
+	void (*settle)(struct machine_services *s);
 };
 
 struct device;

@@ -264,6 +264,27 @@ void bus_write(struct bus *b, unsigned reader, enum bus_kind kind, uint64_t addr
 	access_all(b, reader, kind, addr, NULL, data, len);
 }
 
+void bus_string(struct bus *b, unsigned reader, uint64_t port, void *in, const void *out,
+	unsigned len, unsigned n)
+{
+	struct slot *me = &b->slots[reader];
+	uint64_t gap;
+	struct bus_range *r;
+
+	if (n > 1) {
+		r = enter(b, me, BUS_PORT, port, &gap);
+		if (r && r->string && r->len - (port - r->base) >= len) {
+			r->string(r, port - r->base, in, out, len, n);
+			leave(me);
+			return;
+		}
+		leave(me);
+	}
+	for (unsigned i = 0; i < n; i++)
+		access_all(b, reader, BUS_PORT, port, in ? (uint8_t *)in + i * len : NULL,
+			out ? (const uint8_t *)out + i * len : NULL, len);
+}
+
 int bus_doorbell_add(struct bus *b, enum bus_kind kind, uint64_t addr, unsigned len, int eventfd)
 {
 	if (!b->kvm)

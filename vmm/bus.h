@@ -18,6 +18,12 @@ struct bus_range {
 	/* off is relative to base; len is 1, 2, 4 or 8 (ports: 1, 2 or 4) and any alignment. */
 	void (*read)(struct bus_range *r, uint64_t off, void *data, unsigned len);
 	void (*write)(struct bus_range *r, uint64_t off, const void *data, unsigned len);
+	/*
+	 * A string instruction: n elements of len bytes, all at off, one after another; in or out
+	 * is NULL.  NULL: read and write, element by element.
+	 */
+	void (*string)(struct bus_range *r, uint64_t off, void *in, const void *out, unsigned len,
+		unsigned n);
 	uint64_t base, len;
 	const char *name;
 };

@@ -22,5 +22,8 @@ void bus_read(struct bus *b, unsigned reader, enum bus_kind kind, uint64_t addr,
 	unsigned len);
 void bus_write(struct bus *b, unsigned reader, enum bus_kind kind, uint64_t addr, const void *data,
 	unsigned len);
+/* n elements of len bytes at one port; in or out is NULL. */
+void bus_string(struct bus *b, unsigned reader, uint64_t port, void *in, const void *out,
+	unsigned len, unsigned n);
 
 #endif

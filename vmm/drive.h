@@ -9,11 +9,15 @@
 #include "vmm/util/log.h"
 #include "vmm/util/loop.h"
 
+/* What the guest sees. */
+enum drive_iface { DRIVE_VIRTIO, DRIVE_IDE };
+
 struct drive_config {
 	struct disk_opts disk;
 	enum loop_aio aio;
 	const char *serial; /* shown to the guest; NULL: none */
 	unsigned queues;    /* 0: the device's default */
+	enum drive_iface iface;
 };
 
 /* What a drive did, told when it is closed. */

@@ -21,6 +21,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+#include "devices/ide.h"
 #include "devices/pci.h"
 #include "devices/piix3.h"
 #include "devices/platform.h"
@@ -47,6 +48,8 @@ struct machine {
 	unsigned n_devices;
 	struct drive *drives[MACHINE_DRIVES_MAX];
 	unsigned n_drives;
+	struct ide_drive_opts ide[IDE_DRIVES]; /* in the order they were named */
+	unsigned n_ide;
 	int wake_fd;
 	_Atomic bool fault_told; /* the user knows of a triple fault */
 	_Atomic int event;       /* 0: none, else an EVENT_WORD */
@@ -133,6 +136,11 @@ static int build_drive(struct machine *m, unsigned i, struct why *why)
 	if (err)
 		return err;
 	m->drives[m->n_drives++] = drive;
+	if (c->iface == DRIVE_IDE) {
+		m->ide[m->n_ide++] = (struct ide_drive_opts){.loop = drive_loop(drive),
+			.disk = drive_disk(drive), .serial = c->serial};
+		return 0;
+	}
 	err = virtio_blk_create(&m->services, drive_loop(drive), drive_disk(drive), &o, &d, why);
 	return add_device(m, err, d);
 }
@@ -199,6 +207,12 @@ static int machine_build(struct machine *m, struct why *why)
 		return err;
 	for (unsigned i = 0; i < m->c->n_drives; i++) {
 		err = build_drive(m, i, why);
+		if (err)
+			return err;
+	}
+	if (m->n_ide) {
+		err = ide_create(s, m->ide, &d);
+		err = add_device(m, err, d);
 		if (err)
 			return err;
 	}

@@ -8,11 +8,12 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include "devices/ide.h"
 #include "devices/virtio_blk.h"
 #include "vmm/console.h"
 #include "vmm/options.h"
 
-static const char *const iface_names[] = {"virtio", NULL};
+static const char *const iface_names[] = {"virtio", "ide", NULL};
 static const char *const format_names[] = {"raw", "qcow2", NULL};
 static const char *const aio_names[] = {"io_uring", "threads", NULL};
 static const enum loop_aio aio_values[] = {LOOP_AIO_URING, LOOP_AIO_THREADS};
@@ -21,7 +22,8 @@ static const enum loop_aio aio_values[] = {LOOP_AIO_URING, LOOP_AIO_THREADS};
 static const struct opt drive_table[] = {
 	{OPT("file", OPT_STRING, DRIVE(file), "FILE",
 		"the image; a comma in its name is written ',,'")},
-	{OPT("if", OPT_ENUM, DRIVE(iface), "virtio", "how the guest sees it"),
+	{OPT("if", OPT_ENUM, DRIVE(iface), "virtio|ide",
+		 "how the guest sees it (default virtio); ide: at most four"),
 		.names = iface_names},
 	{OPT("format", OPT_ENUM, DRIVE(format), "raw|qcow2",
 		 "do say it: guessed otherwise, with a warning if raw"),
@@ -100,6 +102,7 @@ static const struct opt run_table[] = {
 
 int run_options_parse(struct run_options *o, int argc, char **argv, struct why *why)
 {
+	unsigned ide = 0;
 	int err;
 
 	memset(o, 0, sizeof(*o));
@@ -115,6 +118,10 @@ int run_options_parse(struct run_options *o, int argc, char **argv, struct why *
 	if (!console_spec_ok(o->serial))
 		return why_set(
 			why, -EINVAL, "-serial %s: expected stdio, null or file:PATH", o->serial);
+	for (unsigned i = 0; i < o->n_drives; i++)
+		ide += o->drives[i]->iface == DRIVE_IDE;
+	if (ide > IDE_DRIVES)
+		return why_set(why, -EINVAL, "-drive if=ide: at most %d drives", IDE_DRIVES);
 	if (o->mem_bytes % 4096)
 		return why_set(why, -EINVAL, "-m: the size must be a multiple of 4K");
 	return 0;
@@ -141,6 +148,7 @@ void run_options_drive(const struct run_drive *d, struct drive_config *out)
 		.aio = d->aio < 0 ? LOOP_AIO_AUTO : aio_values[d->aio],
 		.serial = d->serial,
 		.queues = d->queues,
+		.iface = (enum drive_iface)d->iface,
 	};
 }
 

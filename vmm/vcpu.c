@@ -136,14 +136,10 @@ static void port_io(struct vcpu *v)
 {
 	struct kvm_run *run = v->run;
 	uint8_t *p = (uint8_t *)run + run->io.data_offset;
-	unsigned size = run->io.size;
+	bool out = run->io.direction == KVM_EXIT_IO_OUT;
 
-	for (unsigned i = 0; i < run->io.count; i++, p += size) {
-		if (run->io.direction == KVM_EXIT_IO_OUT)
-			bus_write(v->set->c.bus, v->id, BUS_PORT, run->io.port, p, size);
-		else
-			bus_read(v->set->c.bus, v->id, BUS_PORT, run->io.port, p, size);
-	}
+	bus_string(v->set->c.bus, v->id, run->io.port, out ? NULL : p, out ? p : NULL,
+		run->io.size, run->io.count);
 }
 
 static void mmio(struct vcpu *v)

@@ -79,7 +79,8 @@ static inline struct fake_machine *fake_machine_new(void)
 {
 	struct fake_machine *m = calloc(1, sizeof(*m));
 
-	m->s = (struct machine_services){&m->mem, &m->bus, &m->irqs, NULL, fake_event};
+	m->s = (struct machine_services){
+		.mem = &m->mem, .bus = &m->bus, .irqs = &m->irqs, .event = fake_event};
 	pthread_mutex_init(&m->bus.lock, NULL);
 	return m;
 }

@@ -52,7 +52,8 @@ static void probe_write(struct bus_range *r, uint64_t off, const void *data, uns
 
 static void probe_init(struct probe *p, uint64_t base, uint64_t len)
 {
-	*p = (struct probe){.r = {probe_read, probe_write, base, len, "probe"}};
+	*p = (struct probe){.r = {.read = probe_read, .write = probe_write, .base = base,
+				     .len = len, .name = "probe"}};
 }
 
 static uint64_t rd(enum bus_kind kind, uint64_t addr, unsigned len)
@@ -243,11 +244,49 @@ static void *reader_main(void *arg)
 	return NULL;
 }
 
+static unsigned strings;
+
+static void take_string(
+	struct bus_range *r, uint64_t off, void *in, const void *out, unsigned len, unsigned n)
+{
+	strings++;
+	ck_assert(!in != !out);
+	if (in)
+		memset(in, (int)off, len * n);
+}
+
+START_TEST(a_string_goes_as_a_whole_where_that_is_known)
+{
+	struct probe p;
+	uint8_t v[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+
+	probe_init(&p, 0x1f0, 8);
+	ck_assert_int_eq(bus_add(bus, BUS_PORT, &p.r), 0);
+	bus_string(bus, 0, 0x1f1, NULL, v, 2, 4);
+	ck_assert_uint_eq(p.writes, 4);
+	ck_assert_mem_eq(p.data, "\7\10", 2);
+	bus_string(bus, 0, 0x1f1, v, NULL, 2, 4);
+	ck_assert_uint_eq(p.reads, 4);
+	ck_assert_mem_eq(v, "\1\2\1\2\1\2\1\2", 8);
+	p.r.string = take_string;
+	bus_string(bus, 0, 0x1f5, v, NULL, 2, 4);
+	bus_string(bus, 0, 0x1f5, NULL, v, 2, 4);
+	ck_assert_uint_eq(strings, 2);
+	ck_assert_mem_eq(v, "\5\5\5\5\5\5\5\5", 8);
+	bus_string(bus, 0, 0x1f7, v, NULL, 2, 2); /* straddles its end: cut up */
+	ck_assert_uint_eq(strings, 2);
+	ck_assert_uint_eq(v[1], 0xff);
+	bus_string(bus, 0, 0x300, v, NULL, 4, 2); /* nobody's */
+	ck_assert_uint_eq(v[7], 0xff);
+	bus_remove(bus, BUS_PORT, &p.r);
+}
+END_TEST
+
 START_TEST(after_removal_nobody_is_inside)
 {
 	pthread_t t[3];
 
-	live.r = (struct bus_range){live_read, NULL, 0x7000, 16, "live"};
+	live.r = (struct bus_range){.read = live_read, .base = 0x7000, .len = 16, .name = "live"};
 	for (uintptr_t i = 0; i < ARRAY_SIZE(t); i++)
 		ck_assert_int_eq(pthread_create(&t[i], NULL, reader_main, (void *)(i + 1)), 0);
 	for (int i = 0; i < 3000; i++) {
@@ -288,6 +327,7 @@ int main(void)
 	tcase_add_test(tc, ranges_never_overlap);
 	tcase_add_test(tc, many_ranges_are_each_found_and_the_last_is_refused);
 	tcase_add_test(tc, a_handler_may_move_ranges_and_its_own);
+	tcase_add_test(tc, a_string_goes_as_a_whole_where_that_is_known);
 	tcase_add_test(tc, after_removal_nobody_is_inside);
 	tcase_add_test(tc, without_kvm_there_are_no_doorbells);
 	suite_add_tcase(s, tc);
