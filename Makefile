@@ -2,7 +2,7 @@
 # Sluice: one Makefile for everything.
 #
 #   make            build/sluice             make demo      install what is needed, build, measure
-#   make check      everything that tests    make check-X   one suite: lint unit san crash cli vm fuzz
+#   make check      everything that tests    make check-X   lint unit san crash cli vm lab fuzz
 #   make deps       Debian packages          make install   PREFIX, DESTDIR; and make uninstall
 #   make SAN=1 ...  with ASan and UBSan      make V=1 ...   show the commands
 #
@@ -27,9 +27,10 @@ LDLIBS  += -luring -ljansson -lz -lzstd -pthread
 # Debian packages: what building needs, what building the tests needs, and what else the tests use
 # (peers to compare with; a test skips what is missing).
 BUILD_PKGS := gcc libc6-dev make pkg-config liburing-dev libjansson-dev zlib1g-dev libzstd-dev \
-              nbdkit-plugin-dev
+              nbdkit-plugin-dev acpica-tools
 UNIT_PKGS  := check
-TEST_PKGS  := qemu-utils qemu-system-x86 gnuplot-nox python3 strace zstd nbdkit libnbd-bin fio
+TEST_PKGS  := qemu-utils qemu-system-x86 gnuplot-nox python3 strace zstd nbdkit libnbd-bin fio \
+              busybox-static cpio lz4 e2fsprogs hdparm seabios
 
 UTIL_SRC  := $(wildcard vmm/util/*.c)
 BLK_SRC   := $(wildcard blockdev/*.c blockdev/file/*.c blockdev/qcow2/*.c blockdev/crash/*.c)
@@ -60,7 +61,7 @@ VM_TESTS  := $(wildcard tests/vm/*.sh)
 BENCH_BIN := $(patsubst tests/bench/%.c,$(B)/tests/bench/%,$(wildcard tests/bench/*.c))
 
 .PHONY: all clean deps deps-build demo install uninstall unit tests fuzzers benches \
-        check check-lint check-unit check-san check-crash check-faults check-kill check-cli check-vm check-fuzz lint
+        check check-lint check-unit check-san check-crash check-faults check-kill check-cli check-vm check-lab check-fuzz lint
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -79,6 +80,15 @@ EMBED_GUEST := $(B)/guest/guest.elf
 EMBED_TRACE := guest/trace/debian-install.trace.zst
 $(B)/vmm/embed.o: $(EMBED_GUEST) $(EMBED_TRACE)
 $(B)/vmm/embed.o: CPPFLAGS += -DEMBED_GUEST='"$(EMBED_GUEST)"' -DEMBED_TRACE='"$(EMBED_TRACE)"'
+
+# The ACPI table of devices.
+EMBED_DSDT := $(B)/vmm/dsdt.aml
+$(EMBED_DSDT): vmm/dsdt.asl
+	$(Q)mkdir -p $(@D)
+	$(Q)echo "  IASL  $<"
+	$(Q)iasl -p $(basename $@) $< >$@.log || { cat $@.log; exit 1; }
+$(B)/vmm/embed_dsdt.o: $(EMBED_DSDT)
+$(B)/vmm/embed_dsdt.o: CPPFLAGS += -DEMBED_DSDT='"$(EMBED_DSDT)"'
 
 $(B)/libblockdev.a: $(LIB_OBJ)
 	$(Q)echo "  AR    $@"
@@ -153,6 +163,7 @@ RUN_san  := san: $(patsubst $(B)/%,build-san/%,$(UNIT_BIN))
 RUN_cli  := cli: $(CLI_TESTS)
 RUN_crash := crash: $(B)/crash
 RUN_vm   := vm: $(VM_TESTS)
+RUN_lab  := lab: tests/lab/lab.sh
 RUN_fuzz := fuzz: $(patsubst $(B)/%,build-san/%,$(FUZZ_BIN))
 
 check: deps-build
@@ -161,7 +172,7 @@ check: deps-build
 	$(Q)$(MAKE) --no-print-directory all tests $(B)/crash $(HELPERS)
 	$(Q)$(MAKE) --no-print-directory SAN=1 tests fuzzers
 	$(Q)tests/run.sh $(RUN_lint) $(RUN_unit) $(RUN_san) $(RUN_crash) $(RUN_cli) \
-		$(RUN_vm) $(RUN_fuzz)
+		$(RUN_vm) $(RUN_lab) $(RUN_fuzz)
 
 lint check-lint:
 	$(Q)tests/run.sh $(RUN_lint)
@@ -185,6 +196,9 @@ check-cli: all $(HELPERS)
 	$(Q)tests/run.sh $(RUN_cli)
 check-vm: all $(HELPERS)
 	$(Q)tests/run.sh $(RUN_vm)
+# Stock Debian kernels as guests, on an emulated AMD-V host where there is no real one.
+check-lab: all
+	$(Q)tests/run.sh $(RUN_lab)
 check-fuzz:
 	$(Q)$(MAKE) --no-print-directory SAN=1 fuzzers
 	$(Q)tests/run.sh $(RUN_fuzz)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * platform.h - the ports with which a guest ends its run: exit code, power-off, reset.
+ * platform.h - what a PC has besides PCI and a serial port: power, reset, clock, exit code.
  */
 #ifndef DEVICES_PLATFORM_H
 #define DEVICES_PLATFORM_H
@@ -10,9 +10,19 @@
 /* Port 0xf4, any width: EV_EXIT with the value written (0..255 of the lowest byte). */
 must_check int debug_exit_create(struct machine_services *s, struct device **out);
 /*
- * Port 0x64, command 0xfe: EV_RESET.  Port 0x604, bit 13 of the word: EV_POWEROFF.
+ * Port 0x64, command 0xfe, and port 0x92, bit 0: EV_RESET.
  * The other reset port, 0xcf9, lies among the PCI host's and is answered there.
  */
 must_check int power_create(struct machine_services *s, struct device **out);
+
+/* ACPI's fixed registers: PM1 status, enable and control, and the PM timer. */
+#define ACPI_PM_PORT 0x600
+#define ACPI_PM_GSI  9
+must_check int acpi_pm_create(struct machine_services *s, struct device **out);
+/* Presses the power button once.  Any thread. */
+void acpi_pm_button(struct device *d);
+
+/* Ports 0x70 and 0x71: clock and CMOS memory; the latter tells of n_cpus and of s->mem. */
+must_check int cmos_create(struct machine_services *s, unsigned n_cpus, struct device **out);
 
 #endif

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * power.c - the ports through which a PC is reset or switched off.
+ * power.c - the old ports through which a PC is reset.
  *
  * Two of them: the keyboard controller's command port, where 0xfe pulses the reset
- * line, and an ACPI PM1a control register, where SLP_EN (bit 13) switches off
- * whatever the sleep type says: this machine sleeps in no other way.
+ * line, and "system control A", whose bit 0 does when it goes up.  Bit 1 of the latter opens
+ * address line 20 on a PC; here that is always open, and the bit is kept for who looks.
  *
  * There is no keyboard behind the controller.  Its status reads as "output full, input
  * empty": who wants to send 0xfe waits for the input to be empty and finds it so at
  * once, and who probes for a keyboard drains the output, never gets to the end of it and
  * takes the controller for absent without waiting for time-outs.
  */
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include "devices/platform.h"
@@ -19,13 +20,14 @@
 #define KBC_COMMAND  4 /* offset of port 0x64 */
 #define KBC_RESET    0xfe
 #define KBC_STATUS   0xfd /* all but bit 1, "input full" */
-#define PM1_PORT     0x604
-#define PM1_SLP_EN   0x2000
-#define PM1_SCI_EN   0x0001
+#define SYSA_PORT    0x92
+#define SYSA_RESET   0x01
+#define SYSA_A20     0x02
 
 struct power {
 	struct device dev;
-	struct bus_range kbc_data, kbc, pm1;
+	struct bus_range kbc_data, kbc, sysa;
+	_Atomic uint8_t sysa_value;
 };
 
 static void kbc_data_read(struct bus_range *r, uint64_t off, void *data, unsigned len)
@@ -51,30 +53,33 @@ static void kbc_write(struct bus_range *r, uint64_t off, const void *data, unsig
 		p->dev.services->event(p->dev.services, EV_RESET, 0);
 }
 
-static void pm1_read(struct bus_range *r, uint64_t off, void *data, unsigned len)
+static void sysa_read(struct bus_range *r, uint64_t off, void *data, unsigned len)
 {
-	static const uint8_t reg[2] = {PM1_SCI_EN, 0};
+	struct power *p = container_of(r, struct power, sysa);
 
-	memset(data, 0, len);
-	for (unsigned i = 0; i < len && off + i < sizeof(reg); i++)
-		((uint8_t *)data)[i] = reg[off + i];
+	memset(data, 0xff, len);
+	*(uint8_t *)data = atomic_load(&p->sysa_value);
 }
 
-static void pm1_write(struct bus_range *r, uint64_t off, const void *data, unsigned len)
+static void sysa_write(struct bus_range *r, uint64_t off, const void *data, unsigned len)
 {
-	struct power *p = container_of(r, struct power, pm1);
-	const uint8_t *b = data;
+	struct power *p = container_of(r, struct power, sysa);
+	uint8_t v = *(const uint8_t *)data, was = atomic_exchange(&p->sysa_value, v);
 
-	/* SLP_EN lies in the second byte, whatever the width that carried it. */
-	if (off <= 1 && off + len > 1 && b[1 - off] & PM1_SLP_EN >> 8)
-		p->dev.services->event(p->dev.services, EV_POWEROFF, 0);
+	if (v & ~was & SYSA_RESET)
+		p->dev.services->event(p->dev.services, EV_RESET, 0);
+}
+
+static void power_reset(struct device *dev)
+{
+	atomic_store(&container_of(dev, struct power, dev)->sysa_value, SYSA_A20);
 }
 
 static void power_destroy(struct device *dev)
 {
 	struct power *p = container_of(dev, struct power, dev);
 
-	bus_remove(dev->services->bus, BUS_PORT, &p->pm1);
+	bus_remove(dev->services->bus, BUS_PORT, &p->sysa);
 	bus_remove(dev->services->bus, BUS_PORT, &p->kbc);
 	bus_remove(dev->services->bus, BUS_PORT, &p->kbc_data);
 	free(p);
@@ -82,6 +87,7 @@ static void power_destroy(struct device *dev)
 
 static const struct device_ops power_ops = {
 	.name = "power",
+	.reset = power_reset,
 	.destroy = power_destroy,
 };
 
@@ -97,15 +103,16 @@ int power_create(struct machine_services *s, struct device **out)
 		.base = KBC_PORT, .len = 1, .name = "keyboard data"};
 	p->kbc = (struct bus_range){.read = kbc_read, .write = kbc_write,
 		.base = KBC_PORT + KBC_COMMAND, .len = 1, .name = "keyboard command"};
-	p->pm1 = (struct bus_range){.read = pm1_read, .write = pm1_write, .base = PM1_PORT,
-		.len = 4, .name = "ACPI PM1a control"};
+	p->sysa = (struct bus_range){.read = sysa_read, .write = sysa_write, .base = SYSA_PORT,
+		.len = 1, .name = "system control A"};
+	power_reset(&p->dev);
 	err = bus_add(s->bus, BUS_PORT, &p->kbc_data);
 	if (err)
 		goto free_power;
 	err = bus_add(s->bus, BUS_PORT, &p->kbc);
 	if (err)
 		goto remove_data;
-	err = bus_add(s->bus, BUS_PORT, &p->pm1);
+	err = bus_add(s->bus, BUS_PORT, &p->sysa);
 	if (err)
 		goto remove_kbc;
 	*out = &p->dev;

@@ -4,7 +4,7 @@
  *
  * The kernel says with an ELF note (XEN_ELFNOTE_PHYS32_ENTRY) where it wants to be entered
  * in 32-bit mode.  The start info, the memory map, the list of modules and the command line
- * lie at BOOT_BASE, below the hole for video memory; the initial RAM disk ends where low RAM does.
+ * lie at BOOT_BASE, below the hole for video memory.
  *
  * The file is not trusted: every offset and address is checked before use, and nothing is
  * written but guest RAM.  Whether its segments make sense is the guest's own business.
@@ -17,13 +17,8 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define BOOT_BASE    0x90000ULL
 #define BOOT_MODLIST (BOOT_BASE + 0x100)
 #define BOOT_MEMMAP  (BOOT_BASE + 0x200)
-#define BOOT_CMDLINE (BOOT_BASE + 0x1000)
-#define BOOT_END     (BOOT_CMDLINE + BOOT_CMDLINE_MAX + 1)
-#define LOW_RAM_END  0xa0000ULL
-#define HIGH_RAM     0x100000ULL
 
 #define NOTE_PHYS32_ENTRY 18
 /* Linux has about five program headers and a few hundred bytes of notes. */
@@ -68,8 +63,8 @@ static int bad(struct loader *l, const char *what)
 static int no_pvh(struct loader *l, const char *what)
 {
 	return why_set(l->why, -ENOEXEC,
-		"%s: %s; give an ELF kernel with a PVH entry, such as a "
-		"vmlinux built with CONFIG_PVH=y",
+		"%s: %s; give a bzImage (vmlinuz) or an ELF kernel with a "
+		"PVH entry, such as a vmlinux built with CONFIG_PVH=y",
 		l->k->name, what);
 }
 
@@ -182,13 +177,6 @@ static int phdrs_walk(struct loader *l, bool is64, uint64_t phoff, unsigned n, u
 	return 0;
 }
 
-static bool is_bzimage(const struct blob *k)
-{
-	char magic[4];
-
-	return !blob_read(k, 0x202, magic, sizeof(magic)) && !memcmp(magic, "HdrS", 4);
-}
-
 static int elf_load(struct loader *l)
 {
 	union {
@@ -204,8 +192,7 @@ static int elf_load(struct loader *l)
 	memset(&e, 0, sizeof(e));
 	if (blob_read(l->k, 0, &e, min_u64(sizeof(e), l->k->size)) ||
 		memcmp(e.ident, ELFMAG, SELFMAG))
-		return no_pvh(
-			l, is_bzimage(l->k) ? "a bzImage cannot be booted" : "not an ELF file");
+		return no_pvh(l, "not an ELF file, nor a bzImage");
 	is64 = e.ident[EI_CLASS] == ELFCLASS64;
 	if (e.ident[EI_DATA] != ELFDATA2LSB || (!is64 && e.ident[EI_CLASS] != ELFCLASS32) ||
 		(is64 ? e.h64.e_machine != EM_X86_64 : e.h32.e_machine != EM_386))
@@ -228,76 +215,44 @@ static int elf_load(struct loader *l)
 	return l->end ? 0 : bad(l, "nothing to load");
 }
 
-static int initrd_load(struct loader *l, const struct blob *initrd, struct modlist_entry *mod)
-{
-	uint64_t low = l->m->r[0].len, at;
-	uint8_t *to;
-	int err;
-
-	if (initrd->size > low)
-		goto no_room;
-	at = round_down(low - initrd->size, 4096);
-	if (at < HIGH_RAM || at < l->end)
-		goto no_room;
-	to = gmem_ptr(l->m, at, initrd->size);
-	err = to ? blob_read(initrd, 0, to, initrd->size) : -ENOMEM;
-	if (err)
-		return why_set(l->why, err, "%s: %s", initrd->name, strerror(-err));
-	*mod = (struct modlist_entry){.paddr = at, .size = initrd->size};
-	return 0;
-no_room:
-	return why_set(l->why, -ENOMEM,
-		"%s: no room for it in %" PRIu64
-		" MiB of guest memory beside the kernel: use a larger -m",
-		initrd->name, (uint64_t)(gmem_bytes(l->m) / MiB));
-}
-
-static unsigned memmap_fill(const struct gmem *m, struct memmap_entry *e)
-{
-	uint64_t low = m->r[0].len;
-	unsigned n = 0;
-
-	e[n++] = (struct memmap_entry){.size = min_u64(low, LOW_RAM_END), .type = MEMMAP_RAM};
-	if (low > HIGH_RAM)
-		e[n++] = (struct memmap_entry){HIGH_RAM, low - HIGH_RAM, MEMMAP_RAM, 0};
-	for (int i = 1; i < m->n; i++)
-		e[n++] = (struct memmap_entry){m->r[i].gpa, m->r[i].len, MEMMAP_RAM, 0};
-	return n;
-}
-
 int boot_pvh_load(const struct gmem *m, const struct boot_source *src, struct boot_start *out,
 	struct why *why)
 {
 	struct start_info si = {.magic = START_INFO_MAGIC,
 		.version = 1,
 		.cmdline = BOOT_CMDLINE,
+		.rsdp = src->rsdp,
 		.memmap = BOOT_MEMMAP};
 	struct loader l = {.m = m, .k = src->kernel, .why = why};
+	struct boot_range ram[GMEM_REGIONS_MAX + 1];
 	struct memmap_entry map[GMEM_REGIONS_MAX + 1];
-	struct modlist_entry mod;
-	size_t cmdline_len = strlen(src->cmdline);
 	int err;
 
-	if (cmdline_len > BOOT_CMDLINE_MAX)
-		return why_set(why, -E2BIG, "the kernel command line is longer than %d bytes",
-			BOOT_CMDLINE_MAX);
-	if (!gmem_ptr(m, BOOT_BASE, BOOT_END - BOOT_BASE))
-		return why_set(why, -ENOMEM, "too little guest memory to boot: use a larger -m");
+	err = boot_cmdline(m, src->cmdline, why);
+	if (err)
+		return err;
 	err = elf_load(&l);
 	if (err)
 		return err;
+	/* The kernel's segments may lie anywhere: what it shall find goes in last. */
+	err = boot_cmdline(m, src->cmdline, why);
+	if (err)
+		return err;
 	if (src->initrd) {
-		err = initrd_load(&l, src->initrd, &mod);
+		struct modlist_entry mod = {.size = src->initrd->size};
+
+		err = boot_initrd(m, src->initrd, l.end, UINT64_MAX, &mod.paddr, why);
 		if (err)
 			return err;
 		si.nr_modules = 1;
 		si.modlist = BOOT_MODLIST;
 		memcpy(gmem_ptr(m, BOOT_MODLIST, sizeof(mod)), &mod, sizeof(mod));
 	}
-	si.memmap_entries = memmap_fill(m, map);
+	si.memmap_entries = boot_memmap(m, ram);
+	for (unsigned i = 0; i < si.memmap_entries; i++)
+		map[i] = (struct memmap_entry){ram[i].gpa, ram[i].len, MEMMAP_RAM, 0};
 	memcpy(gmem_ptr(m, BOOT_MEMMAP, sizeof(map)), map, si.memmap_entries * sizeof(map[0]));
-	memcpy(gmem_ptr(m, BOOT_CMDLINE, cmdline_len + 1), src->cmdline, cmdline_len + 1);
 	memcpy(gmem_ptr(m, BOOT_BASE, sizeof(si)), &si, sizeof(si));
-	*out = (struct boot_start){.entry = (uint32_t)l.entry, .start_info = (uint32_t)BOOT_BASE};
+	*out = (struct boot_start){BOOT_PVH, (uint32_t)l.entry, (uint32_t)BOOT_BASE};
 	return 0;
 }

@@ -12,6 +12,14 @@ extern const unsigned char embed_guest_data[], embed_guest_data_end[];
 /* guest/trace/debian-install.trace.zst: the disk requests of a Debian install, zstd-compressed. */
 extern const unsigned char embed_trace_data[], embed_trace_data_end[];
 
+/* vmm/dsdt.asl, compiled: an ACPI table. */
+extern const unsigned char embed_dsdt_data[], embed_dsdt_data_end[];
+
+static inline size_t embed_dsdt_size(void)
+{
+	return (size_t)(embed_dsdt_data_end - embed_dsdt_data);
+}
+
 static inline size_t embed_guest_size(void)
 {
 	return (size_t)(embed_guest_data_end - embed_guest_data);

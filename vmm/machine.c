@@ -26,6 +26,8 @@
 #include "devices/piix3.h"
 #include "devices/platform.h"
 #include "devices/virtio_blk.h"
+#include "vmm/acpi.h"
+#include "vmm/boot_linux.h"
 #include "vmm/boot_pvh.h"
 #include "vmm/bus_dispatch.h"
 #include "vmm/console.h"
@@ -46,6 +48,7 @@ struct machine {
 	struct console *console;
 	struct device *devices[DEVICES_MAX]; /* in the order they were made */
 	unsigned n_devices;
+	struct device *pm; /* one of them: has the power button */
 	struct drive *drives[MACHINE_DRIVES_MAX];
 	unsigned n_drives;
 	struct ide_drive_opts ide[IDE_DRIVES]; /* in the order they were named */
@@ -154,13 +157,40 @@ static int boot(struct machine *m, struct why *why)
 	struct boot_start start;
 	int err;
 
-	err = boot_pvh_load(&m->mem, &src, &start, why);
+	/* In a memory too small for them nobody looks for tables. */
+	if (!acpi_build(&m->mem, ACPI_GPA, m->c->n_vcpus))
+		src.rsdp = ACPI_GPA;
+	err = boot_linux_is(src.kernel) ? boot_linux_load(&m->mem, &src, &start, why) :
+					  boot_pvh_load(&m->mem, &src, &start, why);
 	if (err)
 		return err;
-	err = vcpus_power_on(m->vcpus, start.entry, start.start_info);
+	err = vcpus_power_on(m->vcpus, &start);
 	if (err)
 		why_set(why, err, "KVM refuses the vCPU's start state: %s", strerror(-err));
 	return err;
+}
+
+/* What a PC has on its board, beside PCI devices and the serial port. */
+static int build_board(struct machine *m)
+{
+	struct machine_services *s = &m->services;
+	struct device *d = NULL;
+	int err;
+
+	err = power_create(s, &d);
+	err = add_device(m, err, d);
+	if (err)
+		return err;
+	err = acpi_pm_create(s, &m->pm);
+	err = add_device(m, err, m->pm);
+	if (err)
+		return err;
+	err = cmos_create(s, m->c->n_vcpus, &d);
+	err = add_device(m, err, d);
+	if (err)
+		return err;
+	err = debug_exit_create(s, &d);
+	return add_device(m, err, d);
 }
 
 static int machine_build(struct machine *m, struct why *why)
@@ -197,12 +227,7 @@ static int machine_build(struct machine *m, struct why *why)
 	if (err)
 		return err;
 	add_device(m, 0, console_device(m->console));
-	err = power_create(s, &d);
-	err = add_device(m, err, d);
-	if (err)
-		return err;
-	err = debug_exit_create(s, &d);
-	err = add_device(m, err, d);
+	err = build_board(m);
 	if (err)
 		return err;
 	for (unsigned i = 0; i < m->c->n_drives; i++) {

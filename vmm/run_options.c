@@ -80,8 +80,8 @@ static int drive_add(void *obj, const char *value, struct why *why)
 #define RUN(member) offsetof(struct run_options, member)
 static const struct opt run_table[] = {
 	{OPT("kernel", OPT_STRING, RUN(kernel), "FILE",
-		"ELF kernel with a PVH entry (a vmlinux with CONFIG_PVH=y), or @guest:\n"
-		"the built-in test guest")},
+		"Linux kernel (a bzImage, such as Debian's vmlinuz), ELF kernel with a PVH\n"
+		"entry (a vmlinux with CONFIG_PVH=y), or @guest: the built-in test guest")},
 	{OPT("initrd", OPT_STRING, RUN(initrd), "FILE", "initial RAM disk for it")},
 	{OPT("append", OPT_STRING, RUN(append), "TEXT", "its command line")},
 	{OPT("m", OPT_SIZE, RUN(mem_bytes), "SIZE",

@@ -331,7 +331,7 @@ void vcpus_free(struct vcpus *vs)
 	free(vs);
 }
 
-int vcpus_power_on(struct vcpus *vs, uint32_t entry, uint32_t start_info)
+int vcpus_power_on(struct vcpus *vs, const struct boot_start *start)
 {
 	for (unsigned i = 0; i < vs->c.n; i++) {
 		struct vcpu *v = &vs->v[i];
@@ -340,8 +340,10 @@ int vcpus_power_on(struct vcpus *vs, uint32_t entry, uint32_t start_info)
 
 		if (err)
 			return err;
+		if (start->mode != BOOT_FIRMWARE)
+			vcpu_firmware_set(v->fd);
 	}
-	return vcpu_pvh_set(vs->v[0].fd, entry, start_info);
+	return vcpu_start_set(vs->v[0].fd, start);
 }
 
 void vcpus_resume(struct vcpus *vs)

@@ -9,6 +9,7 @@
 #ifndef VMM_VCPU_H
 #define VMM_VCPU_H
 
+#include "vmm/boot.h"
 #include "vmm/bus.h"
 #include "vmm/guest_mem.h"
 #include "vmm/util/log.h"
@@ -36,11 +37,8 @@ struct vcpu_config {
 must_check int vcpus_new(const struct vcpu_config *c, struct vcpus **out, struct why *why);
 void vcpus_free(struct vcpus *vs); /* pauses first */
 
-/*
- * As after power-on, except that vCPU 0 stands at a PVH kernel's entry: 32-bit protected mode,
- * flat segments, ebx = start_info.  The others wait for INIT and SIPI.  0 or -errno.
- */
-must_check int vcpus_power_on(struct vcpus *vs, uint32_t entry, uint32_t start_info);
+/* As after power-on, except that vCPU 0 stands where *start says.  0 or -errno. */
+must_check int vcpus_power_on(struct vcpus *vs, const struct boot_start *start);
 void vcpus_resume(struct vcpus *vs);
 /* Returns when every vCPU is out of the guest and its last access is complete. */
 void vcpus_pause(struct vcpus *vs);

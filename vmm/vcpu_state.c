@@ -194,18 +194,18 @@ int vcpu_cpuid_set(struct kvm *k, int fd, unsigned id, unsigned n)
 	return err;
 }
 
-static void mtrr_write_back(int fd)
+void vcpu_firmware_set(int fd)
 {
 	struct {
 		struct kvm_msrs head;
 		struct kvm_msr_entry e;
 	} one = {.head.nmsrs = 1, .e = {.index = MSR_MTRR_TYPE, .data = 1 << 11 | 6}};
 
-	/* What firmware would do; without it Linux takes all memory for uncached.  Advice only. */
+	/* Memory is cached (MTRRs).  Advice only. */
 	(void)ioctl(fd, KVM_SET_MSRS, &one);
 }
 
-int vcpu_pvh_set(int fd, uint32_t entry, uint32_t start_info)
+int vcpu_start_set(int fd, const struct boot_start *start)
 {
 	struct kvm_segment data = {.limit = 0xffffffff,
 		.selector = 0x10,
@@ -214,23 +214,38 @@ int vcpu_pvh_set(int fd, uint32_t entry, uint32_t start_info)
 		.db = 1,
 		.s = 1,
 		.g = 1};
-	struct kvm_regs regs = {.rip = entry, .rbx = start_info, .rflags = 2};
+	struct kvm_regs regs = {.rip = start->entry, .rflags = 2};
 	struct kvm_segment code = data;
 	struct kvm_sregs sregs;
 
+	if (start->mode == BOOT_FIRMWARE)
+		return 0;
 	if (ioctl(fd, KVM_GET_SREGS, &sregs))
 		return -errno;
-	code.selector = 0x08;
+	/* Linux wants its code at 0x10 and its data at 0x18; PVH does not say. */
+	code.selector = start->mode == BOOT_PVH ? 0x08 : 0x10;
+	data.selector = start->mode == BOOT_PVH ? 0x10 : 0x18;
 	code.type = 0xb;
-	sregs.cs = code;
-	sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
-	sregs.tr = (struct kvm_segment){.limit = 0x67, .selector = 0x18, .type = 0xb, .present = 1};
+	sregs.tr = (struct kvm_segment){.limit = 0x67, .selector = 0x20, .type = 0xb, .present = 1};
 	sregs.ldt = (struct kvm_segment){.unusable = 1};
 	sregs.gdt.limit = sregs.idt.limit = 0;
 	sregs.cr0 = 0x11; /* PE, and ET which is always set */
 	sregs.cr3 = sregs.cr4 = sregs.efer = 0;
-	if (ioctl(fd, KVM_SET_SREGS, &sregs) || ioctl(fd, KVM_SET_REGS, &regs))
-		return -errno;
-	mtrr_write_back(fd);
-	return 0;
+	if (start->mode == BOOT_PVH)
+		regs.rbx = start->start_info;
+	else
+		regs.rsi = start->start_info;
+	if (start->mode == BOOT_LINUX64) {
+		code.l = 1;
+		code.db = 0;
+		sregs.gdt.base = BOOT_GDT;
+		sregs.gdt.limit = 4 * 8 - 1;
+		sregs.cr0 |= 1ULL << 31; /* PG */
+		sregs.cr3 = BOOT_PAGES;
+		sregs.cr4 = 1 << 5; /* PAE */
+		sregs.efer = 5 << 8; /* LME, LMA */
+	}
+	sregs.cs = code;
+	sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
+	return ioctl(fd, KVM_SET_SREGS, &sregs) || ioctl(fd, KVM_SET_REGS, &regs) ? -errno : 0;
 }

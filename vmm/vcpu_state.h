@@ -6,6 +6,7 @@
 #define VMM_VCPU_STATE_H
 
 #include <linux/kvm.h>
+#include "vmm/boot.h"
 #include "vmm/util/base.h"
 
 struct kvm;
@@ -18,7 +19,9 @@ void vcpu_state_free(struct vcpu_state *s);
 
 /* What the host's KVM supports, with the topology of vCPU id out of n.  Once, before it runs. */
 must_check int vcpu_cpuid_set(struct kvm *k, int fd, unsigned id, unsigned n);
-/* The PVH boot protocol's registers over the power-on state. */
-must_check int vcpu_pvh_set(int fd, uint32_t entry, uint32_t start_info);
+/* What firmware would do to every processor before a kernel starts. */
+void vcpu_firmware_set(int fd);
+/* The registers that a boot protocol wants, over the power-on state. */
+must_check int vcpu_start_set(int fd, const struct boot_start *start);
 
 #endif

@@ -1,25 +1,30 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * test_platform.c - the ports that end a run.
+ * test_platform.c - the ports that end a run, the power button and timer, the clock.
  */
 #include <check.h>
+#include <time.h>
 #include "devices/platform.h"
 #include "tests/support/fake_machine.h"
 
 static struct fake_machine *m;
-static struct device *dev[2];
+static struct device *dev[4];
 
 static void setup(void)
 {
 	m = fake_machine_new();
 	ck_assert_int_eq(debug_exit_create(&m->s, &dev[0]), 0);
 	ck_assert_int_eq(power_create(&m->s, &dev[1]), 0);
+	ck_assert_int_eq(acpi_pm_create(&m->s, &dev[2]), 0);
+	ck_assert_int_eq(gmem_init(&m->mem, 64 * MiB, NULL), 0);
+	ck_assert_int_eq(cmos_create(&m->s, 3, &dev[3]), 0);
 }
 
 static void teardown(void)
 {
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < 4; i++)
 		dev[i]->ops->destroy(dev[i]);
+	gmem_fini(&m->mem);
 	fake_machine_free(m);
 }
 
@@ -40,6 +45,8 @@ static const struct {
 	{0x64, 0xf0, 1, -1, 0},
 	{0x63, 0xfefe, 2, -1, 0},
 	{0x60, 0xfe, 1, -1, 0},
+	{0x92, 3, 1, EV_RESET, 0},
+	{0x92, 2, 1, -1, 0},
 	{0x604, 0x2000, 2, EV_POWEROFF, 0},
 	{0x604, 0x3401, 2, EV_POWEROFF, 0},
 	{0x604, 0x2000, 4, EV_POWEROFF, 0},
@@ -48,6 +55,8 @@ static const struct {
 	{0x604, 0x0001, 2, -1, 0},
 	{0x606, 0x2000, 2, -1, 0},
 	{0x607, 0x20202020, 4, -1, 0},
+	{0x600, 0xffffffff, 4, -1, 0},
+	{0x602, 0x20000000, 4, EV_POWEROFF, 0},
 };
 
 START_TEST(a_write_has_its_effect)
@@ -78,6 +87,113 @@ START_TEST(a_taken_port_undoes_the_creation)
 
 	ck_assert_int_eq(power_create(&m->s, &more), -EEXIST);
 	ck_assert_int_eq(debug_exit_create(&m->s, &more), -EEXIST);
+	ck_assert_int_eq(acpi_pm_create(&m->s, &more), -EEXIST);
+	ck_assert_int_eq(cmos_create(&m->s, 1, &more), -EEXIST);
+}
+END_TEST
+
+START_TEST(the_button_interrupts_who_enabled_it)
+{
+	struct irq_line *sci = &m->irqs.line[ACPI_PM_GSI];
+
+	acpi_pm_button(dev[2]);
+	ck_assert_uint_eq(fake_read(m, BUS_PORT, 0x600, 2) & 0x100, 0x100);
+	ck_assert(!atomic_load(&sci->level));
+	out16(m, 0x602, 0x100);
+	ck_assert(atomic_load(&sci->level));
+	out16(m, 0x600, 0x0001); /* another bit */
+	ck_assert(atomic_load(&sci->level));
+	out16(m, 0x600, 0x0100);
+	ck_assert(!atomic_load(&sci->level));
+	acpi_pm_button(dev[2]);
+	ck_assert(atomic_load(&sci->level));
+	dev[2]->ops->reset(dev[2]);
+	ck_assert(!atomic_load(&sci->level));
+	ck_assert_uint_eq(in32(m, 0x600) & 0xfffffeff, 0);
+}
+END_TEST
+
+START_TEST(the_timer_runs_at_its_rate)
+{
+	struct timespec a, b, nap = {0, 20000000};
+	uint32_t from, ticks;
+	double s, rate;
+
+	from = in32(m, 0x608);
+	clock_gettime(CLOCK_MONOTONIC, &a);
+	nanosleep(&nap, NULL);
+	clock_gettime(CLOCK_MONOTONIC, &b);
+	ticks = in32(m, 0x608) - from;
+	s = (double)(b.tv_sec - a.tv_sec) + (double)(b.tv_nsec - a.tv_nsec) / 1e9;
+	rate = ticks / s;
+	/* However long it took, no fewer ticks than that. */
+	ck_assert(rate > 3579545 * 0.99);
+}
+END_TEST
+
+static uint8_t cmos(uint8_t reg)
+{
+	out8(m, 0x70, reg);
+	return in8(m, 0x71);
+}
+
+static void cmos_set(uint8_t reg, uint8_t v)
+{
+	out8(m, 0x70, reg);
+	out8(m, 0x71, v);
+}
+
+START_TEST(the_memory_and_the_cpus_are_in_cmos)
+{
+	ck_assert_uint_eq(cmos(0x34) | cmos(0x35) << 8, 48 * 16);
+	ck_assert_uint_eq(cmos(0x5b), 0);
+	ck_assert_uint_eq(cmos(0x5f), 2);
+	ck_assert_uint_eq(cmos(0x0d), 0x80);
+	cmos_set(0x40, 0x5a);
+	ck_assert_uint_eq(cmos(0xc0), 0x5a); /* the top bit selects nothing */
+}
+END_TEST
+
+/* 1999-12-31 23:59:58, a second or two after it was set. */
+START_TEST(the_clock_keeps_what_was_set)
+{
+	uint8_t s, set[][2] = {{0, 0x58}, {2, 0x59}, {4, 0x23}, {7, 0x31}, {8, 0x12}, {9, 0x99},
+			       {0x32, 0x19}};
+
+	cmos_set(0x0b, 0x82);
+	for (unsigned i = 0; i < ARRAY_SIZE(set); i++)
+		cmos_set(set[i][0], set[i][1]);
+	ck_assert_uint_eq(cmos(0), 0x58); /* it stands */
+	cmos_set(0x0b, 0x02);
+	s = cmos(0);
+	if (s == 0x58 || s == 0x59) {
+		ck_assert_uint_eq(cmos(8), 0x12);
+		ck_assert_uint_eq(cmos(6), 6); /* a Friday */
+	}
+	cmos_set(0x0b, 0x82);
+	s = cmos(4);
+	ck_assert(s == 0x23 || s == 0);
+	cmos_set(0x0b, 0x02);
+	dev[3]->ops->reset(dev[3]);
+	s = cmos(0x32);
+	ck_assert(s == 0x19 || s == 0x20); /* the time outlives a reset */
+}
+END_TEST
+
+START_TEST(the_clock_shows_the_hosts_time)
+{
+	time_t t = time(NULL), then;
+	struct tm tm;
+	int year;
+
+	cmos_set(0x0b, 0x06);
+	year = cmos(0x32) * 100 + cmos(9);
+	gmtime_r(&t, &tm);
+	then = time(NULL);
+	ck_assert(year == tm.tm_year + 1900 || then - t > 1 || tm.tm_yday == 0);
+	cmos_set(0x0b, 0x04);
+	ck_assert_uint_le(cmos(4) & 0x7f, 12);
+	ck_assert_uint_ge(cmos(4) & 0x7f, 1);
 }
 END_TEST
 
@@ -92,6 +208,11 @@ int main(void)
 	tcase_add_loop_test(tc, a_write_has_its_effect, 0, ARRAY_SIZE(writes));
 	tcase_add_test(tc, reads_answer_as_a_pc_without_keyboard);
 	tcase_add_test(tc, a_taken_port_undoes_the_creation);
+	tcase_add_test(tc, the_button_interrupts_who_enabled_it);
+	tcase_add_test(tc, the_timer_runs_at_its_rate);
+	tcase_add_test(tc, the_memory_and_the_cpus_are_in_cmos);
+	tcase_add_test(tc, the_clock_keeps_what_was_set);
+	tcase_add_test(tc, the_clock_shows_the_hosts_time);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);

@@ -1,0 +1,183 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# lab.sh - stock Debian kernels as guests, on a KVM that has hardware virtualization.
+#
+# Where this machine's /dev/kvm has it, host.sh runs here.  Elsewhere a Debian host with an emulated
+# AMD-V CPU is started under QEMU's TCG: its kernel (kvm_amd) is real, its disk is made here and
+# holds the program under test with its libraries, the guest's kernel and initial RAM disk, and
+# host.sh.  Everything is made from Debian packages; the kernel's is fetched with apt and
+# unpacked, not installed.  What does not depend on the program is kept in build/lab.
+#
+# LAB names the tests of host.sh to run, with commas (default: all).
+
+cd "$(dirname "$0")/../.." || exit 2
+lab=$PWD/build/lab
+sluice=${SLUICE:-$PWD/build/sluice}
+tmp=$(mktemp -d "${TMPDIR:-/tmp}/sluice-lab.XXXXXX") || exit 2
+trap 'rm -rf "$tmp"' EXIT
+trap 'exit 130' INT TERM
+mkdir -p "$lab"
+
+cannot() {
+	echo "$*"
+	exit 77
+}
+
+for tool in busybox:busybox-static cpio:cpio lz4:lz4 mke2fs:e2fsprogs hdparm:hdparm; do
+	PATH=$PATH:/usr/sbin:/sbin command -v "${tool%:*}" >/dev/null ||
+		cannot "the package ${tool#*:} is missing"
+done
+PATH=$PATH:/usr/sbin:/sbin
+! ldd "$(command -v busybox)" >/dev/null 2>&1 || cannot "the package busybox-static is missing"
+
+# The kernel, as a package's files in $lab/kernel.
+fetch_kernel() {
+	[ -e "$lab/kernel/done" ] && return
+	name=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null |
+		sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
+	[ -n "$name" ] || cannot "apt knows no linux-image-cloud-amd64"
+	rm -rf "$lab/kernel" "$lab/deb"
+	mkdir -p "$lab/deb"
+	(cd "$lab/deb" && apt-get -q download "$name" >"$lab/apt.log" 2>&1) ||
+		cannot "apt cannot download $name"
+	dpkg-deb -x "$lab"/deb/*.deb "$lab/kernel" || exit 1
+	rm -rf "$lab/deb"
+	touch "$lab/kernel/done"
+}
+
+# le BYTES OFFSET FILE: a little-endian number.
+le() {
+	od -An -t "u$1" -j "$2" -N "$1" "$3" | tr -d ' '
+}
+
+# The ELF file that is packed in a bzImage: skips unpacking at each start of the emulated host.
+unpack_kernel() {
+	[ -e "$lab/vmlinux" ] && return
+	at=$(((${sects:=$(le 1 497 "$vmlinuz")} + 1) * 512 + $(le 4 584 "$vmlinuz")))
+	# What follows the packed data (its unpacked size) makes lz4 complain at the end.
+	tail -c "+$((at + 1))" "$vmlinuz" | head -c "$(le 4 588 "$vmlinuz")" |
+		lz4 -dc >"$lab/vmlinux.part" 2>/dev/null
+	[ "$(head -c 4 "$lab/vmlinux.part" | tail -c 3)" = ELF ] ||
+		cannot "the kernel is not packed with LZ4"
+	mv "$lab/vmlinux.part" "$lab/vmlinux"
+}
+
+# put DIR PROGRAM...: programs with their libraries.
+put() {
+	root=$1
+	shift
+	for p; do
+		mkdir -p "$root/bin"
+		cp -L "$p" "$root/bin/"
+		ldd "$p" 2>/dev/null | grep -o '/[^ ]*' | while read -r l; do
+			mkdir -p "$root/$(dirname "$l")"
+			cp -L "$l" "$root/$l"
+		done
+	done
+}
+
+# modules DIR NAME...: kernel modules, flat, and in modules.order the order to load them in.
+modules() {
+	root=$1
+	shift
+	mkdir -p "$root/modules"
+	for m; do
+		f=$(find "$lab/kernel/lib/modules" -name "$m.ko*" | head -n 1)
+		[ -n "$f" ] || cannot "the kernel's package has no module $m"
+		cp "$f" "$root/modules/$m.ko"
+		echo "$m" >>"$root/modules/order"
+	done
+}
+
+pack() {
+	(cd "$1" && find . | cpio -o -H newc --quiet -R 0:0 | gzip -1)
+}
+
+base() {
+	mkdir -p "$1/bin" "$1/proc" "$1/sys" "$1/dev" "$1/tmp" "$1/mnt" "$1/run"
+	cp -L "$(command -v busybox)" "$1/bin/"
+	for c in sh mount; do ln -sf busybox "$1/bin/$c"; done
+}
+
+virtio="virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk"
+ata="scsi_common scsi_mod libata ata_piix sd_mod cdrom sr_mod"
+have_module() {
+	find "$lab/kernel/lib/modules" -name "$1.ko*" | grep -q .
+}
+
+# The guest's initial RAM disk: busybox, drivers, some programs, the scripts of tests/lab/guest.
+make_guest() {
+	g=$tmp/guest
+	base "$g"
+	put "$g" "$(command -v mke2fs)" "$(command -v hdparm)"
+	list=
+	for m in $virtio $ata; do
+		have_module "$m" && list="$list $m"
+	done
+	# shellcheck disable=SC2086 # a list
+	modules "$g" $list button
+	cp tests/lab/guest/init "$g/init"
+	cp tests/lab/guest/*.sh "$g/"
+	pack "$g" >"$tmp/guest.gz"
+}
+
+direct() {
+	[ -r /dev/kvm ] && [ -w /dev/kvm ] && grep -Eqw 'svm|vmx' /proc/cpuinfo
+}
+
+run_direct() {
+	mkdir "$tmp/lab"
+	cp tests/lab/host.sh "$tmp/lab/"
+	cp "$sluice" "$tmp/lab/sluice"
+	cp "$tmp/guest.gz" "$vmlinuz" "$tmp/lab/"
+	mv "$tmp/lab/$(basename "$vmlinuz")" "$tmp/lab/vmlinuz"
+	cd "$tmp/lab" && sh ./host.sh "${LAB:-}"
+}
+
+# TCG does not let a hypervisor see XSETBV, so nobody is to have XSAVE; the rest it does not have.
+cpu=EPYC,+svm,+npt,-xsave,-xsaveopt,-xsavec,-xgetbv1,-avx,-avx2,-f16c,-fma
+cpu=$cpu,-rdseed,-sha-ni,-fxsr-opt,-misalignsse,-3dnowprefetch,-osvw,-topoext,-nrip-save
+
+run_emulated() {
+	command -v qemu-system-x86_64 >/dev/null || cannot "the package qemu-system-x86 is missing"
+	unpack_kernel
+	h=$tmp/initrd
+	base "$h"
+	# shellcheck disable=SC2086 # a list
+	modules "$h" $virtio
+	cp tests/lab/host-initrd "$h/init"
+	pack "$h" >"$tmp/host.gz"
+	h=$tmp/host
+	base "$h"
+	mkdir -p "$h/lab" "$h/sbin"
+	put "$h" "$sluice"
+	mv "$h/bin/$(basename "$sluice")" "$h/lab/sluice"
+	modules "$h" irqbypass kvm kvm-amd
+	cp tests/lab/host-init "$h/sbin/init"
+	cp tests/lab/host.sh "$tmp/guest.gz" "$h/lab/"
+	cp "$vmlinuz" "$h/lab/vmlinuz"
+	mkdir -p "$h/usr/share/seabios"
+	cp /usr/share/seabios/bios*.bin "$h/usr/share/seabios/" 2>/dev/null
+	mke2fs -q -F -t ext4 -O ^has_journal -m 0 -d "$h" "$tmp/host.img" 700M >"$tmp/log" 2>&1 ||
+		{ cat "$tmp/log"; exit 1; }
+	timeout -k 5 "${LAB_TIMEOUT:-280}" qemu-system-x86_64 -accel tcg,thread=multi -cpu "$cpu" \
+		-smp 2 -m 1536 -nodefaults -nographic -serial stdio -no-reboot \
+		-kernel "$lab/vmlinux" -initrd "$tmp/host.gz" \
+		-append "console=ttyS0 panic=-1 quiet mitigations=off LAB=${LAB:-}" \
+		-drive "if=virtio,file=$tmp/host.img,format=raw,cache=unsafe" </dev/null 2>&1 |
+		tr -d '\r' | tee "$tmp/log"
+	grep -q '^lab: done' "$tmp/log" ||
+		echo "FAIL lab: the emulated host did not come to its end"
+}
+
+fetch_kernel
+vmlinuz=$(ls "$lab"/kernel/boot/vmlinuz-*)
+make_guest
+if direct; then
+	echo "lab: this machine's own KVM"
+	run_direct
+else
+	echo "lab: kvm_amd on an emulated CPU"
+	run_emulated
+fi
