@@ -22,7 +22,7 @@
 #include "devices/ide_int.h"
 #include "devices/piix3.h"
 
-#define SETTLE_NS 2000000
+#define SETTLE_NS 1000000
 
 enum { R_DATA, R_ERROR, R_COUNT, R_LBA0, R_LBA1, R_LBA2, R_DEVICE, R_STATUS, R_N };
 
@@ -590,6 +590,10 @@ static int chan_init(struct ide *ide, unsigned n, const struct ide_drive_opts *o
 		c->command.base = 0;
 		return err;
 	}
+	/* All but the command register; a KVM that cannot is slower, and that is all. */
+	err = bus_hold_back(s->bus, places[n].command, R_STATUS);
+	if (err)
+		log_debug("ide: port writes are not held back: %s", why_text(NULL, err));
 	c->control.base = places[n].control;
 	err = bus_add(s->bus, BUS_PORT, &c->control);
 	if (err)

@@ -298,3 +298,8 @@ void bus_doorbell_del(struct bus *b, enum bus_kind kind, uint64_t addr, unsigned
 	if (b->kvm && kvm_doorbell(b->kvm, kind == BUS_PORT, addr, len, eventfd, false))
 		assert(!"a doorbell that is not there");
 }
+
+int bus_hold_back(struct bus *b, uint64_t port, unsigned len)
+{
+	return b->kvm ? kvm_hold_back(b->kvm, port, len) : -ENOTSUP;
+}

@@ -48,4 +48,10 @@ must_check int bus_doorbell_add(
 	struct bus *b, enum bus_kind kind, uint64_t addr, unsigned len, int eventfd);
 void bus_doorbell_del(struct bus *b, enum bus_kind kind, uint64_t addr, unsigned len, int eventfd);
 
+/*
+ * Writes to these ports may come late: before any other access of their vCPU to anything, or when
+ * services->settle() is called.  They stay so as long as the machine.  -ENOTSUP: they will not.
+ */
+must_check int bus_hold_back(struct bus *b, uint64_t port, unsigned len);
+
 #endif

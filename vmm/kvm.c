@@ -205,6 +205,24 @@ int kvm_doorbell(struct kvm *k, bool port, uint64_t addr, unsigned len, int fd, 
 	return ioctl(k->vm, KVM_IOEVENTFD, &e) ? -errno : 0;
 }
 
+int kvm_hold_back(struct kvm *k, uint64_t port, unsigned len)
+{
+	struct kvm_coalesced_mmio_zone z = {.addr = port, .size = len, .pio = 1};
+
+	if (!kvm_held_ring(k))
+		return -ENOTSUP;
+	return ioctl(k->vm, KVM_REGISTER_COALESCED_MMIO, &z) ? -errno : 0;
+}
+
+uint64_t kvm_held_ring(struct kvm *k)
+{
+	int page = ioctl(k->dev, KVM_CHECK_EXTENSION, KVM_CAP_COALESCED_MMIO);
+
+	if (page <= 0 || ioctl(k->dev, KVM_CHECK_EXTENSION, KVM_CAP_COALESCED_PIO) <= 0)
+		return 0;
+	return (uint64_t)page * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
 int kvm_irq_line(struct kvm *k, unsigned gsi, bool level)
 {
 	struct kvm_irq_level l = {.irq = gsi, .level = level};

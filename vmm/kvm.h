@@ -28,6 +28,13 @@ must_check int kvm_mem_add(struct kvm *k, unsigned slot, uint64_t gpa, uint64_t 
 must_check int kvm_doorbell(
 	struct kvm *k, bool port, uint64_t addr, unsigned len, int fd, bool add);
 
+/*
+ * Writes to these ports wait in the ring that kvm_held_ring() finds.  -ENOTSUP: this KVM cannot.
+ */
+must_check int kvm_hold_back(struct kvm *k, uint64_t port, unsigned len);
+/* Where in a vCPU's shared pages that ring is, one page; 0: nowhere. */
+uint64_t kvm_held_ring(struct kvm *k);
+
 /* The first GSI that is not a pin; MSI routes start there. */
 #define KVM_GSI_PINS 24
 must_check int kvm_irq_line(struct kvm *k, unsigned gsi, bool level);

@@ -81,6 +81,14 @@ static void on_event(struct machine_services *s, enum machine_event ev, int code
 	event_set(container_of(s, struct machine, services), ev, code);
 }
 
+static void on_settle(struct machine_services *s)
+{
+	struct machine *m = container_of(s, struct machine, services);
+
+	if (m->vcpus)
+		vcpus_settle(m->vcpus);
+}
+
 static void on_vcpu_end(void *arg, enum vcpu_end how)
 {
 	struct machine *m = arg;
@@ -207,7 +215,7 @@ static int machine_build(struct machine *m, struct why *why)
 	err = build_memory(m, why);
 	if (err)
 		return err;
-	err = bus_new(m->kvm, m->c->n_vcpus, &s->bus);
+	err = bus_new(m->kvm, m->c->n_vcpus + 1, &s->bus);
 	if (err)
 		return err;
 	err = irqs_new(m->kvm, &s->irqs);
@@ -215,6 +223,7 @@ static int machine_build(struct machine *m, struct why *why)
 		return err;
 	s->mem = &m->mem;
 	s->event = on_event;
+	s->settle = on_settle;
 	err = pci_host_create(s, &d);
 	err = add_device(m, err, d);
 	if (err)
@@ -261,11 +270,14 @@ static int machine_unbuild(struct machine *m, struct machine_report *r)
 	int result = 0;
 
 	free(m->chips);
-	vcpus_free(m->vcpus);
+	if (m->vcpus)
+		vcpus_pause(m->vcpus);
 	for (unsigned i = m->n_devices; i-- > 0;) {
 		if (m->devices[i]->ops->stop)
 			m->devices[i]->ops->stop(m->devices[i]);
 	}
+	/* A stopped device settles no more. */
+	vcpus_free(m->vcpus);
 	while (m->n_devices) {
 		struct device *d = m->devices[--m->n_devices];
 

@@ -24,6 +24,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 #include "vmm/bus_dispatch.h"
+#include "vmm/held.h"
 #include "vmm/kvm.h"
 #include "vmm/stop.h"
 #include "vmm/util/loop.h"
@@ -43,6 +44,7 @@ struct vcpu {
 
 struct vcpus {
 	struct vcpu_config c;
+	struct held held;
 	_Atomic uint64_t started_ns;
 	_Atomic bool stop;    /* leave the guest and park */
 	pthread_mutex_t lock; /* guards all below */
@@ -170,7 +172,11 @@ static enum vcpu_end system_event(struct vcpu *v)
 static bool run_guest(struct vcpu *v, enum vcpu_end *how)
 {
 	for (;;) {
-		if (ioctl(v->fd, KVM_RUN, 0)) {
+		int failed = ioctl(v->fd, KVM_RUN, 0) ? errno : 0;
+
+		held_settle(&v->set->held);
+		errno = failed;
+		if (failed) {
 			if (errno == EINTR || errno == EAGAIN) {
 				if (atomic_load(&v->set->stop))
 					return true;
@@ -278,6 +284,7 @@ static int kick_handler_install(void)
 int vcpus_new(const struct vcpu_config *c, struct vcpus **out, struct why *why)
 {
 	struct vcpus *vs;
+	uint64_t ring;
 	int err;
 
 	if (c->n > kvm_max_vcpus(c->kvm))
@@ -302,6 +309,9 @@ int vcpus_new(const struct vcpu_config *c, struct vcpus **out, struct why *why)
 		vcpus_free(vs);
 		return err;
 	}
+	ring = kvm_held_ring(c->kvm);
+	held_init(&vs->held, ring ? (uint8_t *)vs->v[0].run + ring : NULL,
+		(unsigned)sysconf(_SC_PAGESIZE), c->bus, c->n);
 	*out = vs;
 	return 0;
 }
@@ -326,6 +336,7 @@ void vcpus_free(struct vcpus *vs)
 			close(v->fd);
 		vcpu_state_free(v->power_on);
 	}
+	held_fini(&vs->held);
 	pthread_cond_destroy(&vs->cond);
 	pthread_mutex_destroy(&vs->lock);
 	free(vs);
@@ -372,6 +383,11 @@ void vcpus_pause(struct vcpus *vs)
 	while (vs->n_running)
 		pthread_cond_wait(&vs->cond, &vs->lock);
 	pthread_mutex_unlock(&vs->lock);
+}
+
+void vcpus_settle(struct vcpus *vs)
+{
+	held_settle(&vs->held);
 }
 
 uint64_t vcpus_started_ns(const struct vcpus *vs)

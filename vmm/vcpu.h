@@ -27,7 +27,7 @@ enum vcpu_end {
 
 struct vcpu_config {
 	struct kvm *kvm;
-	struct bus *bus; /* vCPU i is its reader i */
+	struct bus *bus; /* vCPU i is its reader i, what KVM holds back comes by reader n */
 	struct gmem *mem;
 	unsigned n;
 	void (*ended)(void *arg, enum vcpu_end how);
@@ -42,6 +42,9 @@ must_check int vcpus_power_on(struct vcpus *vs, const struct boot_start *start);
 void vcpus_resume(struct vcpus *vs);
 /* Returns when every vCPU is out of the guest and its last access is complete. */
 void vcpus_pause(struct vcpus *vs);
+
+/* Port writes that KVM holds back reach their devices before it returns.  Any thread. */
+void vcpus_settle(struct vcpus *vs);
 
 /* CLOCK_MONOTONIC when vCPU 0 first entered the guest; 0: not yet. */
 uint64_t vcpus_started_ns(const struct vcpus *vs);

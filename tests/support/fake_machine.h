@@ -156,6 +156,11 @@ void bus_doorbell_del(struct bus *b, enum bus_kind kind, uint64_t addr, unsigned
 	assert(!"no such doorbell");
 }
 
+int bus_hold_back(struct bus *b, uint64_t port, unsigned len)
+{
+	return -ENOTSUP;
+}
+
 int irq_line_new(struct irqs *irqs, unsigned gsi, struct irq_line **out)
 {
 	assert(gsi < FAKE_GSIS);
