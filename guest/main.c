@@ -17,7 +17,7 @@ struct job {
 
 _Noreturn void guest_main(void);
 
-static const char common_options[] = " tsc_khz disk wait timeout seg ring ";
+static const char common_options[] = " tsc_khz bus disk wait timeout seg ring ";
 
 static int job_hello(void)
 {

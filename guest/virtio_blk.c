@@ -8,7 +8,7 @@
  *
  * Not here: the legacy interface, INTx.
  */
-#include "guest/virtio_blk.h"
+#include "guest/ide.h"
 
 #define VIRTIO_VENDOR 0x1af4
 #define NO_VECTOR     0xffff
@@ -32,13 +32,19 @@ uint8_t vblk_status(const struct vblk *d)
 	return reg8(d->common, CC_STATUS);
 }
 
-uint8_t vblk_writeback(const struct vblk *d)
+uint8_t vblk_writeback(struct vblk *d)
 {
+	if (d->q[0].ide)
+		return ide_writeback(d);
 	return reg8(d->config, BC_WRITEBACK);
 }
 
 void vblk_set_writeback(struct vblk *d, uint8_t on)
 {
+	if (d->q[0].ide) {
+		ide_set_writeback(d, on);
+		return;
+	}
 	set8(d->config, BC_WRITEBACK, on);
 }
 
@@ -221,6 +227,10 @@ static uint64_t ring_features(void)
 
 void vblk_start(struct vblk *d, uint64_t want)
 {
+	if (d->q[0].ide) {
+		ide_start(d, want);
+		return;
+	}
 	if (!vblk_reset(d))
 		fail(STATUS_DEVICE, "disk %u does not come out of reset", d->number);
 	negotiate(d, want & ring_features());
@@ -256,6 +266,8 @@ struct vblk *vblk_open(void)
 
 	if (strcmp(wait, "irq") != 0 && strcmp(wait, "poll") != 0)
 		fail(STATUS_USAGE, "wait=%s: expected irq or poll", wait);
+	if (ide_wanted())
+		return ide_open();
 	while (!scanned && n < VBLK_DISKS_MAX && pci_find(VIRTIO_VENDOR, &devfn, &disks[n].pci)) {
 		d = &disks[n];
 		d->number = n;

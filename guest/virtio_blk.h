@@ -94,6 +94,8 @@ struct virtq_used {
 	} ring[];
 };
 
+struct ide;
+
 struct virtq {
 	volatile struct virtq_desc *desc;
 	volatile struct virtq_avail *avail;
@@ -112,6 +114,7 @@ struct virtq {
 	void *ring_memory;
 	uint16_t ring_memory_size; /* in descriptors */
 	struct vblk_req *req[VIRTQ_SIZE_MAX];
+	struct ide *ide; /* not a ring, but this drive's list (ide.c) */
 };
 
 struct vblk {
@@ -156,7 +159,7 @@ void vblk_start(struct vblk *d, uint64_t want); /* reset, negotiate, set up all 
 must_check bool vblk_reset(struct vblk *d);     /* false: it never came out of reset */
 uint8_t vblk_status(const struct vblk *d);
 bool vblk_write_cache_on(struct vblk *d); /* as a driver must see it */
-uint8_t vblk_writeback(const struct vblk *d);
+uint8_t vblk_writeback(struct vblk *d);
 void vblk_set_writeback(struct vblk *d, uint8_t on);
 uint64_t vblk_timeout(void); /* TSC of the deadline for something that begins now */
 uint32_t vblk_irqs(const struct vblk *d);

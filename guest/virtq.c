@@ -8,7 +8,7 @@
  *
  * What the device returns is checked: an id that is not in flight breaks the queue.
  */
-#include "guest/virtio_blk.h"
+#include "guest/ide.h"
 
 #define AVAIL_NO_INTERRUPT 1
 #define USED_NO_NOTIFY     1
@@ -57,6 +57,8 @@ bool virtq_add(struct virtq *q, struct vblk_req *r)
 	unsigned n = q->indirect ? 1 : r->n_descs;
 	uint16_t head = q->free_head, at = head;
 
+	if (q->ide)
+		return ide_add(q, r);
 	if (n > q->n_free)
 		return false;
 	for (unsigned i = 0; i < n; i++) {
@@ -77,6 +79,10 @@ void virtq_kick(struct virtq *q)
 	uint16_t now = q->avail_next, before = q->avail_kicked;
 	bool wanted;
 
+	if (q->ide) {
+		ide_kick(q);
+		return;
+	}
 	if (now == before)
 		return;
 	full_barrier(); /* our idx before their event index or flags */
@@ -93,6 +99,8 @@ void virtq_kick(struct virtq *q)
 
 bool virtq_pending(const struct virtq *q)
 {
+	if (q->ide)
+		return ide_pending(q);
 	return q->used->idx != q->used_next;
 }
 
@@ -101,6 +109,8 @@ struct vblk_req *virtq_take(struct virtq *q)
 	struct vblk_req *r;
 	uint32_t id;
 
+	if (q->ide)
+		return ide_take(q);
 	if (q->broken || !virtq_pending(q))
 		return NULL;
 	barrier();
@@ -133,6 +143,8 @@ static void want_interrupt(struct virtq *q, bool on)
 
 bool virtq_wait(struct virtq *q, uint64_t deadline_tsc)
 {
+	if (q->ide)
+		return ide_wait(q, deadline_tsc);
 	while (!virtq_pending(q)) {
 		uint32_t seen = irq_events, ours = irq_device[q->irq];
 
