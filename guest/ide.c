@@ -363,6 +363,8 @@ static void route(unsigned pin, unsigned irq)
 static bool probe(struct ide *i)
 {
 	outb(i->base + REG_DEVICE, (uint8_t)(0xa0 | i->unit << 4));
+	if (!inb(i->ctl))
+		return false;
 	if (inb(i->base + REG_LBA + 1) || inb(i->base + REG_LBA + 2))
 		return false; /* a packet device's signature */
 	outb(i->base + REG_COUNT, 0x55);
@@ -389,6 +391,7 @@ static uint16_t find_bus_master(void)
 struct vblk *ide_open(void)
 {
 	static unsigned n;
+	static struct prd *prd[2];
 	unsigned chosen = (unsigned)option_u64("disk", 0, 0, DISKS - 1);
 	bool pio = strcmp(option_str("bus", ""), "ide-pio") == 0;
 	uint16_t bm = n ? 0 : find_bus_master();
@@ -413,7 +416,10 @@ struct vblk *ide_open(void)
 		q->indirect = true;
 		q->irq = at / 2;
 		q->poll = strcmp(option_str("wait", "irq"), "poll") == 0;
-		i->prd = memory_alloc(PRDS * sizeof(*i->prd), PAGE_SIZE, "regions");
+		/* The drives of a channel share its bus master. */
+		if (!prd[at / 2])
+			prd[at / 2] = memory_alloc(PRDS * sizeof(*i->prd), PAGE_SIZE, "regions");
+		i->prd = prd[at / 2];
 		i->id = memory_alloc(SECTOR_SIZE, SECTOR_SIZE, "an identity");
 		if (!q->poll)
 			route(14 + at / 2, q->irq);

@@ -23,8 +23,10 @@ const struct bench_format bench_formats[] = {
 };
 
 const struct bench_bus bench_buses[] = {
-	{ "virtio", "virtio-blk-pci,disable-legacy=on", "" },
-	{ NULL, NULL, NULL },
+	{ "virtio", "virtio", "virtio-blk-pci,disable-legacy=on", "" },
+	{ "ide", "ide", "ide-hd", "bus=ide" },
+	{ "ide-pio", "ide", "ide-hd", "bus=ide-pio" },
+	{ NULL, NULL, NULL, NULL },
 };
 
 #define BENCH(name, kind, field, arg, help)                                                        \
@@ -34,7 +36,8 @@ static const struct opt table[] = {
 		"cache modes, comma-separated (default: all five)")},
 	{BENCH("formats", OPT_STRING, formats, "LIST",
 		"formats of image: raw, qcow2, qcow2+lazy (default: raw,qcow2)")},
-	{BENCH("bus", OPT_STRING, buses, "LIST", "how the guest sees its disk (default: virtio)")},
+	{BENCH("bus", OPT_STRING, buses, "LIST",
+		"how the guest sees its disk: virtio, ide, ide-pio (default: virtio)")},
 	{BENCH("repeat", OPT_UINT, repeats, "N", "measure each row N times (default: 1)"),
 		.min = 1, .max = 10000},
 	{BENCH("qemu", OPT_FLAG, qemu, NULL, "measure QEMU beside Sluice, in turn")},

@@ -19,7 +19,8 @@ struct bench_format {
 	const char *create_opts; /* as in img create -o; NULL: none */
 };
 struct bench_bus {
-	const char *name;	 /* as in --bus and -drive if= */
+	const char *name;	 /* as in --bus */
+	const char *iface;	 /* as in -drive if= */
 	const char *qemu_device; /* as in -device, without the drive */
 	const char *guest_word;	 /* for the guest's command line; may be empty */
 };

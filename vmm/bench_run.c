@@ -217,7 +217,7 @@ static void sluice_args(struct args *a, const struct bench *b, const struct benc
 	arg(a, "-serial");
 	arg(a, "stdio");
 	arg(a, "-drive");
-	arg(a, "if=%s,file=%s,format=%s,cache=%s", r->bus->name, image, r->format->format,
+	arg(a, "if=%s,file=%s,format=%s,cache=%s", r->bus->iface, image, r->format->format,
 		r->cache);
 	arg(a, "-stats");
 	arg(a, "%s", STATS_FILE);
