@@ -9,7 +9,7 @@
  * was last read, and interrupts nobody: alarms and periodic interrupts are not here.
  *
  * The other bytes are plain memory; at power-on they hold what firmware looks for: the size of
- * memory below 16 MiB, above it, and above 4 GiB, and the number of CPUs.
+ * memory below 16 MiB, above it, and above 4 GiB, the number of CPUs, and what to boot from.
  */
 #include <pthread.h>
 #include <stdlib.h>
@@ -35,7 +35,7 @@ enum { SECONDS, MINUTES = 2, HOURS = 4, WEEKDAY = 6, DAY, MONTH, YEAR, REG_A, RE
 struct cmos {
 	struct device dev;
 	struct bus_range range;
-	unsigned n_cpus;
+	unsigned n_cpus, boot_order;
 	pthread_mutex_t lock; /* guards all below */
 	uint8_t index;
 	uint8_t byte[CMOS_BYTES]; /* of the time: only while SET is on */
@@ -181,6 +181,8 @@ static void cmos_reset(struct device *dev)
 	put(c, 0x17, min_u64(ext_kib, 65535), 2);
 	put(c, 0x30, min_u64(ext_kib, 65535), 2);
 	put(c, 0x34, low > 16 * MiB ? (low - 16 * MiB) / (64 * KiB) : 0, 2);
+	c->byte[0x38] = (uint8_t)(c->boot_order >> 4 & 0xf0);
+	c->byte[0x3d] = (uint8_t)c->boot_order;
 	put(c, 0x5b, high / (64 * KiB), 3);
 	c->byte[0x5f] = (uint8_t)(c->n_cpus - 1);
 	pthread_mutex_unlock(&c->lock);
@@ -201,7 +203,8 @@ static const struct device_ops cmos_ops = {
 	.destroy = cmos_destroy,
 };
 
-int cmos_create(struct machine_services *s, unsigned n_cpus, struct device **out)
+int cmos_create(struct machine_services *s, unsigned n_cpus, unsigned boot_order,
+	struct device **out)
 {
 	struct cmos *c = calloc(1, sizeof(*c));
 	int err;
@@ -210,6 +213,7 @@ int cmos_create(struct machine_services *s, unsigned n_cpus, struct device **out
 		return -ENOMEM;
 	c->dev = (struct device){&cmos_ops, s};
 	c->n_cpus = n_cpus;
+	c->boot_order = boot_order;
 	c->range = (struct bus_range){.read = cmos_read, .write = cmos_write, .base = CMOS_PORT,
 		.len = 2, .name = "CMOS"};
 	pthread_mutex_init(&c->lock, NULL);

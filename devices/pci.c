@@ -497,7 +497,9 @@ int pci_host_create(struct machine_services *s, struct device **out)
 {
 	static const struct pci_dev_ops no_ops;
 	static const struct pci_ids i440fx = {
-		.vendor = 0x8086, .device = 0x1237, .class_code = 0x0600, .revision = 2};
+		.vendor = 0x8086, .device = 0x1237, .class_code = 0x0600, .revision = 2,
+		/* By these SeaBIOS knows that there is fw_cfg. */
+		.subsys_vendor = 0x1af4, .subsys = 0x1100};
 	struct pci_bus *b = calloc(1, sizeof(*b));
 	int err;
 

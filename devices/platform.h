@@ -22,7 +22,12 @@ must_check int acpi_pm_create(struct machine_services *s, struct device **out);
 /* Presses the power button once.  Any thread. */
 void acpi_pm_button(struct device *d);
 
-/* Ports 0x70 and 0x71: clock and CMOS memory; the latter tells of n_cpus and of s->mem. */
-must_check int cmos_create(struct machine_services *s, unsigned n_cpus, struct device **out);
+/*
+ * Ports 0x70 and 0x71: clock and CMOS memory.  The latter tells of n_cpus, of s->mem and of
+ * boot_order, four bits for each kind of boot device, the first one lowest: CMOS_BOOT_...
+ */
+enum { CMOS_BOOT_DISK = 2, CMOS_BOOT_CD = 3, CMOS_BOOT_NET = 4 };
+must_check int cmos_create(struct machine_services *s, unsigned n_cpus, unsigned boot_order,
+	struct device **out);
 
 #endif

@@ -38,6 +38,7 @@ static const struct {
 	const char *name;
 } needed[] = {
 	{KVM_CAP_USER_MEMORY, "user memory"},
+	{KVM_CAP_READONLY_MEM, "read-only memory"},
 	{KVM_CAP_IRQCHIP, "interrupt controllers in the kernel"},
 	{KVM_CAP_PIT2, "PIT"},
 	{KVM_CAP_IRQ_ROUTING, "interrupt routing"},
@@ -184,14 +185,26 @@ unsigned kvm_max_vcpus(const struct kvm *k)
 	return k->max_vcpus;
 }
 
-int kvm_mem_add(struct kvm *k, unsigned slot, uint64_t gpa, uint64_t len, void *host)
+static int slot_set(
+	struct kvm *k, unsigned slot, uint32_t flags, uint64_t gpa, uint64_t len, void *host)
 {
 	struct kvm_userspace_memory_region r = {.slot = slot,
+		.flags = flags,
 		.guest_phys_addr = gpa,
 		.memory_size = len,
 		.userspace_addr = (uintptr_t)host};
 
 	return ioctl(k->vm, KVM_SET_USER_MEMORY_REGION, &r) ? -errno : 0;
+}
+
+int kvm_mem_add(struct kvm *k, unsigned slot, uint64_t gpa, uint64_t len, void *host)
+{
+	return slot_set(k, slot, 0, gpa, len, host);
+}
+
+int kvm_rom_add(struct kvm *k, unsigned slot, uint64_t gpa, uint64_t len, void *host)
+{
+	return slot_set(k, slot, KVM_MEM_READONLY, gpa, len, host);
 }
 
 int kvm_doorbell(struct kvm *k, bool port, uint64_t addr, unsigned len, int fd, bool add)

@@ -24,6 +24,9 @@ unsigned kvm_max_vcpus(const struct kvm *k);
 
 must_check int kvm_mem_add(struct kvm *k, unsigned slot, uint64_t gpa, uint64_t len, void *host);
 
+/* The same, but the guest cannot write there: its writes go to the bus. */
+must_check int kvm_rom_add(struct kvm *k, unsigned slot, uint64_t gpa, uint64_t len, void *host);
+
 /* A write of len bytes (0: of any width) to addr signals fd and goes no further. */
 must_check int kvm_doorbell(
 	struct kvm *k, bool port, uint64_t addr, unsigned len, int fd, bool add);

@@ -31,6 +31,7 @@
 #include "vmm/boot_pvh.h"
 #include "vmm/bus_dispatch.h"
 #include "vmm/console.h"
+#include "vmm/firmware.h"
 #include "vmm/irq_setup.h"
 #include "vmm/kvm.h"
 #include "vmm/stop.h"
@@ -46,6 +47,7 @@ struct machine {
 	struct kvm_chips *chips; /* at power-on */
 	struct vcpus *vcpus;
 	struct console *console;
+	struct firmware *firmware; /* NULL: a kernel is booted directly */
 	struct device *devices[DEVICES_MAX]; /* in the order they were made */
 	unsigned n_devices;
 	struct device *pm; /* one of them: has the power button */
@@ -156,20 +158,25 @@ static int build_drive(struct machine *m, unsigned i, struct why *why)
 	return add_device(m, err, d);
 }
 
-/* Puts the guest's program into memory and vCPU 0 at its entry; at power-on and at each reset. */
-static int boot(struct machine *m, struct why *why)
+static int load_kernel(struct machine *m, struct boot_start *start, struct why *why)
 {
 	struct boot_source src = {.kernel = &m->c->kernel,
 		.initrd = m->c->initrd.name ? &m->c->initrd : NULL,
 		.cmdline = m->c->cmdline};
-	struct boot_start start;
-	int err;
 
 	/* In a memory too small for them nobody looks for tables. */
 	if (!acpi_build(&m->mem, ACPI_GPA, m->c->n_vcpus))
 		src.rsdp = ACPI_GPA;
-	err = boot_linux_is(src.kernel) ? boot_linux_load(&m->mem, &src, &start, why) :
-					  boot_pvh_load(&m->mem, &src, &start, why);
+	return boot_linux_is(src.kernel) ? boot_linux_load(&m->mem, &src, start, why) :
+					   boot_pvh_load(&m->mem, &src, start, why);
+}
+
+/* Puts the guest's program into memory and vCPU 0 at its entry; at power-on and at each reset. */
+static int boot(struct machine *m, struct why *why)
+{
+	struct boot_start start = {.mode = BOOT_FIRMWARE};
+	int err = m->firmware ? firmware_load(m->firmware, why) : load_kernel(m, &start, why);
+
 	if (err)
 		return err;
 	err = vcpus_power_on(m->vcpus, &start);
@@ -179,7 +186,7 @@ static int boot(struct machine *m, struct why *why)
 }
 
 /* What a PC has on its board, beside PCI devices and the serial port. */
-static int build_board(struct machine *m)
+static int build_board(struct machine *m, struct why *why)
 {
 	struct machine_services *s = &m->services;
 	struct device *d = NULL;
@@ -193,11 +200,15 @@ static int build_board(struct machine *m)
 	err = add_device(m, err, m->pm);
 	if (err)
 		return err;
-	err = cmos_create(s, m->c->n_vcpus, &d);
+	err = cmos_create(s, m->c->n_vcpus, m->c->boot_order, &d);
 	err = add_device(m, err, d);
 	if (err)
 		return err;
 	err = debug_exit_create(s, &d);
+	err = add_device(m, err, d);
+	if (err || m->c->kernel.name)
+		return err;
+	err = firmware_new(m->kvm, s, &m->c->firmware, m->c->n_vcpus, &m->firmware, &d, why);
 	return add_device(m, err, d);
 }
 
@@ -236,7 +247,7 @@ static int machine_build(struct machine *m, struct why *why)
 	if (err)
 		return err;
 	add_device(m, 0, console_device(m->console));
-	err = build_board(m);
+	err = build_board(m, why);
 	if (err)
 		return err;
 	for (unsigned i = 0; i < m->c->n_drives; i++) {
@@ -298,6 +309,7 @@ static int machine_unbuild(struct machine *m, struct machine_report *r)
 	bus_free(m->services.bus);
 	/* The VM goes before its memory: KVM looks at the mapping until then. */
 	kvm_close(m->kvm);
+	firmware_free(m->firmware);
 	gmem_fini(&m->mem);
 	return result;
 }

@@ -12,7 +12,9 @@
 #define MACHINE_DRIVES_MAX 24
 
 struct machine_config {
-	struct blob kernel, initrd; /* initrd.name NULL: none */
+	struct blob kernel, initrd; /* name NULL: none; without a kernel the firmware boots */
+	struct blob firmware;
+	unsigned boot_order; /* platform.h: cmos_create() */
 	const char *cmdline;
 	uint64_t mem_bytes;
 	unsigned n_vcpus;

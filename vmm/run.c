@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "vmm/embed.h"
+#include "vmm/firmware.h"
 #include "vmm/machine.h"
 #include "vmm/options.h"
 #include "vmm/run_options.h"
@@ -26,6 +27,16 @@ static int open_kernel(struct blob *b, const char *name, struct why *why)
 	return 0;
 }
 
+static int open_firmware(struct blob *b, const char *name, struct why *why)
+{
+	if (!name)
+		name = firmware_default();
+	if (!name)
+		return why_set(why, -ENOENT,
+			"no firmware: install the package seabios, or give -bios or -kernel FILE");
+	return blob_open(b, name, why);
+}
+
 static int run_machine(const struct run_options *o, uint64_t start_ns)
 {
 	struct machine_config c = {.cmdline = o->append,
@@ -34,7 +45,8 @@ static int run_machine(const struct run_options *o, uint64_t start_ns)
 		.serial = o->serial,
 		.n_drives = o->n_drives,
 		.timeout_s = o->timeout_s,
-		.no_reboot = o->no_reboot};
+		.no_reboot = o->no_reboot,
+		.boot_order = o->boot_order};
 	struct machine_report report;
 	struct why why = {{0}};
 	struct stats_out *stats = NULL;
@@ -42,7 +54,8 @@ static int run_machine(const struct run_options *o, uint64_t start_ns)
 
 	for (unsigned i = 0; i < o->n_drives; i++)
 		run_options_drive(o->drives[i], &c.drives[i]);
-	err = open_kernel(&c.kernel, o->kernel, &why);
+	err = o->kernel ? open_kernel(&c.kernel, o->kernel, &why) :
+			  open_firmware(&c.firmware, o->bios, &why);
 	if (!err && o->initrd)
 		err = blob_open(&c.initrd, o->initrd, &why);
 	if (!err && o->stats)
@@ -59,6 +72,7 @@ static int run_machine(const struct run_options *o, uint64_t start_ns)
 	stats_close(stats);
 	blob_close(&c.initrd);
 	blob_close(&c.kernel);
+	blob_close(&c.firmware);
 	return status;
 }
 

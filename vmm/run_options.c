@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "devices/ide.h"
+#include "devices/platform.h"
 #include "devices/virtio_blk.h"
 #include "vmm/console.h"
 #include "vmm/options.h"
@@ -77,11 +78,42 @@ static int drive_add(void *obj, const char *value, struct why *why)
 	return 0;
 }
 
+/* "order=cd", or the letters alone. */
+static int boot_order_set(void *obj, const char *value, struct why *why)
+{
+	struct run_options *o = obj;
+	const char *letters = strncmp(value, "order=", 6) ? value : value + 6;
+	unsigned n = 0;
+
+	o->boot_order = 0;
+	for (const char *p = letters; *p; p++, n++) {
+		unsigned kind = *p == 'c' ? CMOS_BOOT_DISK :
+				*p == 'd' ? CMOS_BOOT_CD :
+				*p == 'n' ? CMOS_BOOT_NET :
+					    0;
+
+		if (!kind || strchr(p + 1, *p))
+			n = 4;
+		o->boot_order |= kind << 4 * (n & 3);
+	}
+	if (!n || n > 3)
+		return why_set(why, -EINVAL,
+			"-boot %s: expected order= and letters: c (disk), d (CD), n (network)",
+			value);
+	return 0;
+}
+
 #define RUN(member) offsetof(struct run_options, member)
 static const struct opt run_table[] = {
 	{OPT("kernel", OPT_STRING, RUN(kernel), "FILE",
 		"Linux kernel (a bzImage, such as Debian's vmlinuz), ELF kernel with a PVH\n"
 		"entry (a vmlinux with CONFIG_PVH=y), or @guest: the built-in test guest")},
+	{OPT("bios", OPT_STRING, RUN(bios), "FILE",
+		"without -kernel: the firmware that boots from a disk (default: SeaBIOS, from\n"
+		"Debian's package seabios)")},
+	{OPT("boot", OPT_CALL, 0, "order=LETTERS",
+		 "what it tries, in turn: c disks, d CDs, n network (default cd)"),
+		.set = boot_order_set},
 	{OPT("initrd", OPT_STRING, RUN(initrd), "FILE", "initial RAM disk for it")},
 	{OPT("append", OPT_STRING, RUN(append), "TEXT", "its command line")},
 	{OPT("m", OPT_SIZE, RUN(mem_bytes), "SIZE",
@@ -110,11 +142,17 @@ int run_options_parse(struct run_options *o, int argc, char **argv, struct why *
 	o->serial = "stdio";
 	o->mem_bytes = 128 * MiB;
 	o->smp = 1;
+	o->boot_order = CMOS_BOOT_DISK | CMOS_BOOT_CD << 4;
 	err = options_parse(run_table, o, argc, argv, why);
 	if (err)
 		return err;
-	if (!o->kernel)
-		return why_set(why, -EINVAL, "nothing to boot: give -kernel FILE");
+	if (!o->kernel && !o->bios && !o->n_drives)
+		return why_set(why, -EINVAL,
+			"nothing to boot: give -kernel FILE, or -drive with a boot loader on it");
+	if (!o->kernel && (o->initrd || *o->append))
+		return why_set(why, -EINVAL, "-initrd and -append go with -kernel");
+	if (o->kernel && o->bios)
+		return why_set(why, -EINVAL, "-bios: with -kernel no firmware runs");
 	if (!console_spec_ok(o->serial))
 		return why_set(
 			why, -EINVAL, "-serial %s: expected stdio, null or file:PATH", o->serial);
@@ -154,8 +192,9 @@ void run_options_drive(const struct run_drive *d, struct drive_config *out)
 
 void run_help(FILE *f)
 {
-	fprintf(f, "Usage: sluice run -kernel FILE [OPTION]...\n"
-		   "Boots a guest. Options take one dash or two.\n\n");
+	fprintf(f, "Usage: sluice run [-kernel FILE] [OPTION]...\n"
+		   "Boots a guest: a kernel, or what is on its disks. Options take one "
+		   "dash or two.\n\n");
 	for (const struct opt *o = run_table; o->name; o++) {
 		const struct opt one[] = {*o, {0}};
 

@@ -9,10 +9,11 @@
 #include "vmm/machine.h"
 
 struct run_options {
-	const char *kernel, *initrd, *append, *serial, *stats;
+	const char *kernel, *bios, *initrd, *append, *serial, *stats;
 	uint64_t mem_bytes;
 	unsigned smp, timeout_s;
 	bool no_reboot;
+	unsigned boot_order; /* platform.h: cmos_create() */
 	struct run_drive *drives[MACHINE_DRIVES_MAX];
 	unsigned n_drives;
 };

@@ -17,7 +17,7 @@ static void setup(void)
 	ck_assert_int_eq(power_create(&m->s, &dev[1]), 0);
 	ck_assert_int_eq(acpi_pm_create(&m->s, &dev[2]), 0);
 	ck_assert_int_eq(gmem_init(&m->mem, 64 * MiB, NULL), 0);
-	ck_assert_int_eq(cmos_create(&m->s, 3, &dev[3]), 0);
+	ck_assert_int_eq(cmos_create(&m->s, 3, 0x423, &dev[3]), 0);
 }
 
 static void teardown(void)
@@ -88,7 +88,7 @@ START_TEST(a_taken_port_undoes_the_creation)
 	ck_assert_int_eq(power_create(&m->s, &more), -EEXIST);
 	ck_assert_int_eq(debug_exit_create(&m->s, &more), -EEXIST);
 	ck_assert_int_eq(acpi_pm_create(&m->s, &more), -EEXIST);
-	ck_assert_int_eq(cmos_create(&m->s, 1, &more), -EEXIST);
+	ck_assert_int_eq(cmos_create(&m->s, 1, 0, &more), -EEXIST);
 }
 END_TEST
 
@@ -148,6 +148,8 @@ START_TEST(the_memory_and_the_cpus_are_in_cmos)
 	ck_assert_uint_eq(cmos(0x34) | cmos(0x35) << 8, 48 * 16);
 	ck_assert_uint_eq(cmos(0x5b), 0);
 	ck_assert_uint_eq(cmos(0x5f), 2);
+	ck_assert_uint_eq(cmos(0x3d), 0x23);
+	ck_assert_uint_eq(cmos(0x38), 0x40);
 	ck_assert_uint_eq(cmos(0x0d), 0x80);
 	cmos_set(0x40, 0x5a);
 	ck_assert_uint_eq(cmos(0xc0), 0x5a); /* the top bit selects nothing */
