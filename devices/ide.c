@@ -70,7 +70,8 @@ void ide_post(struct ide_drive *d, void (*work)(struct ide_drive *d))
 void ide_end(struct ide_drive *d, uint8_t error)
 {
 	d->phase = IDE_IDLE;
-	d->error = error;
+	d->x.left = 0;
+	d->error = ide_in_packet(d) ? ide_packet_over(d, error) : error;
 	d->status = ST_GOOD | (error ? ST_ERR : 0);
 	ide_interrupt(d);
 }
@@ -84,6 +85,8 @@ void ide_data_in(struct ide_drive *d, uint32_t len, uint32_t block, bool irq)
 	d->len = len;
 	d->end = (uint32_t)min_u64(block, len);
 	d->x.block = block;
+	if (ide_in_packet(d))
+		ide_packet_block(d);
 	if (irq)
 		ide_interrupt(d);
 }
@@ -100,6 +103,7 @@ static void settle(struct loop_timer *t)
 	pthread_mutex_lock(&d->chan->lock);
 	more = d->phase == IDE_OUT;
 	d->settle_posted = more;
+	pthread_cond_broadcast(&d->chan->calm);
 	chan_unlock(d->chan);
 	if (more)
 		loop_timer_set(d->loop, t, loop_now_ns() + SETTLE_NS);
@@ -117,7 +121,9 @@ void ide_data_out(struct ide_drive *d, uint32_t len, uint32_t block, bool irq)
 {
 	ide_data_in(d, len, block, irq);
 	d->phase = IDE_OUT;
-	if (d->settle_posted || !d->chan->ide->dev.services->settle)
+	if (ide_in_packet(d))
+		ide_packet_block(d);
+	if (d->settle_posted || !d->loop || !d->chan->ide->dev.services->settle)
 		return;
 	d->settle_posted = true;
 	d->settle_msg.fn = settle_start;
@@ -129,16 +135,18 @@ static void block_over(struct ide_drive *d)
 {
 	if (d->end < d->len) {
 		d->end = (uint32_t)min_u64(d->end + d->x.block, d->len);
+		if (ide_in_packet(d))
+			ide_packet_block(d);
 		ide_interrupt(d);
 	} else if (d->phase == IDE_OUT) {
 		d->got(d);
 	} else if (d->x.left) {
 		ide_read_more(d);
+	} else if (ide_in_packet(d)) {
+		ide_end(d, 0); /* with one more interrupt */
 	} else {
 		d->phase = IDE_IDLE;
 		d->status = ST_GOOD;
-		if (d->cdrom && d->command == 0xa0)
-			ide_interrupt(d); /* a packet command ends with one more */
 	}
 }
 
@@ -182,7 +190,7 @@ static void defaults(struct ide_drive *d)
 	d->look_ahead = true;
 }
 
-static void reset_over(struct ide_drive *d)
+void ide_reset_over(struct ide_drive *d)
 {
 	d->srst = d->dma_stopped = false;
 	if (d->revert)
@@ -202,7 +210,7 @@ static void reverted(struct wce_change *w, int err)
 		log_warn("%s: the write cache stays %s after a reset: %s", disk_path(d->disk),
 			disk_wce(d->disk) ? "on" : "off", why_text(NULL, err));
 	pthread_mutex_lock(&d->chan->lock);
-	reset_over(d);
+	ide_reset_over(d);
 	pthread_cond_broadcast(&d->chan->calm);
 	chan_unlock(d->chan);
 }
@@ -220,7 +228,7 @@ static void reset_drive(struct ide_drive *d)
 	if (d->revert && d->disk && disk_wce(d->disk) != disk_wce_default(d->disk))
 		ide_post(d, loop_revert);
 	else
-		reset_over(d);
+		ide_reset_over(d);
 }
 
 void ide_loop_lock(struct ide_drive *d)
@@ -325,6 +333,8 @@ static void reg_write(struct ide_chan *c, unsigned reg, uint8_t v)
 	if (c->ctl & CTL_SRST)
 		return;
 	if (reg == R_STATUS) {
+		if (d->present && d->cdrom && v == 0x08 && d->phase == IDE_BUSY)
+			d->srst = true; /* DEVICE RESET is taken at any time */
 		if (!d->present || d->phase == IDE_BUSY || d->srst)
 			return;
 		/* In the middle of a data phase too: the old command is given up (9.1). */
@@ -464,7 +474,8 @@ static void power_on(struct ide_chan *c)
 			continue;
 		defaults(d);
 		d->revert = true;
-		d->smart_off = false;
+		d->smart_off = d->door_locked = d->door_open = d->attention = false;
+		d->sense = (struct ide_sense){0};
 		reset_drive(d);
 		d->revert = false;
 		while (d->phase == IDE_BUSY)

@@ -20,5 +20,13 @@ struct ide_drive_opts {
 /* As function 1 of the PIIX3's slot.  0 or -errno; o is copied. */
 must_check int ide_create(struct machine_services *s, const struct ide_drive_opts o[IDE_DRIVES],
 	struct device **out);
+/*
+ * The disc of drive n (0..3) is another one, or with NULL none; disk stays the caller's and its
+ * loop runs as long as it is here.  The old one is no longer used when this returns 0.  -EBUSY:
+ * the guest has locked the door, and is told that somebody wants it open; -ENOTBLK: no CD-ROM
+ * drive.  Not on a loop; may wait for what is in flight.
+ */
+must_check int ide_cd_change(
+	struct device *d, unsigned n, struct loop *loop, struct disk *disk, bool force);
 
 #endif

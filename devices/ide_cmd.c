@@ -52,6 +52,8 @@ static void cmd_set_features(struct ide_drive *d)
 	switch (d->tf.feature) {
 	case 0x02:
 	case 0x82:
+		if (d->cdrom)
+			break;
 		ide_post(d, loop_wce);
 		return;
 	case 0x03: /* transfer mode: PIO 0-4, multiword DMA 0-2, Ultra DMA 0-5 */
@@ -245,11 +247,41 @@ static void (*const ata[256])(struct ide_drive *d) = {
 	[0xf8] = cmd_native_max,
 };
 
+/* ---- packet devices ---- */
+
+/* Says by the signature that this is no disk (9.12). */
+static void cmd_not_a_disk(struct ide_drive *d)
+{
+	ide_signature(d);
+	ide_end(d, ER_ABRT);
+}
+
+static void cmd_identify_packet(struct ide_drive *d)
+{
+	ide_identify_packet(d);
+	d->x.left = 0;
+	ide_data_in(d, SECTOR, SECTOR, true);
+}
+
+static void (*const packet_device[256])(struct ide_drive *d) = {
+	[0x08] = ide_reset_over,
+	[0x20] = cmd_not_a_disk,
+	[0x90] = cmd_diagnostic,
+	[0x94 ... 0x97] = cmd_good, [0xe0 ... 0xe3] = cmd_good,
+	[0x98] = cmd_check_power, [0xe5] = cmd_check_power,
+	[0x99] = cmd_good, [0xe6] = cmd_good,
+	[0xa0] = ide_packet,
+	[0xa1] = cmd_identify_packet,
+	[0xec] = cmd_not_a_disk,
+	[0xef] = cmd_set_features,
+};
+
 void ide_command(struct ide_drive *d)
 {
-	void (*fn)(struct ide_drive *d) = ata[d->command];
+	void (*fn)(struct ide_drive *d) = (d->cdrom ? packet_device : ata)[d->command];
 
 	d->error = 0;
+	d->dma_here = false;
 	if (fn)
 		fn(d);
 	else

@@ -30,7 +30,10 @@ static void begin(struct ide_drive *d)
 {
 	d->prd = (struct ide_prd){.at = d->chan->bm_table};
 	d->dma_stopped = false;
-	ide_post(d, d->dma);
+	if (d->dma_here)
+		d->dma(d);
+	else
+		ide_post(d, d->dma);
 }
 
 void ide_dma_wait(struct ide_drive *d, void (*start)(struct ide_drive *d))

@@ -110,3 +110,23 @@ void ide_identify(struct ide_drive *d)
 	}
 	checksum(d);
 }
+
+/* 8.16: the same words where they mean the same. */
+void ide_identify_packet(struct ide_drive *d)
+{
+	memset(d->buf, 0, SECTOR);
+	put(d, 0, 0x8580); /* ATAPI CD-ROM, removable, 12-byte packets, DRQ within 3 ms */
+	put_text(d, 10, 10, d->serial);
+	put_text(d, 23, 4, "1.0");
+	put_text(d, 27, 20, "SLUICE CD-ROM");
+	put(d, 49, 1 << 11 | 1 << 9 | 1 << 8);
+	put(d, 50, 1 << 14);
+	transfer_modes(d);
+	put(d, 80, 0x70);		       /* ATA-4 to ATA-6 */
+	put(d, 82, 1 << 9 | 1 << 4);	       /* DEVICE RESET, PACKET */
+	put(d, 83, 1 << 14);
+	put(d, 84, 1 << 14);
+	put(d, 85, 1 << 9 | 1 << 4);
+	put(d, 87, 1 << 14);
+	checksum(d);
+}

@@ -105,7 +105,15 @@ struct ide_drive {
 	struct loop_msg settle_msg;
 	struct loop_timer settle_timer;
 	bool settle_posted;
-	struct ide_atapi *atapi;
+	/* CD-ROM */
+	uint8_t packet[12];
+	uint32_t limit; /* bytes in one DRQ, as the guest wants it */
+	struct ide_sense {
+		uint8_t key, asc, ascq;
+	} sense;
+	uint8_t event; /* GET EVENT STATUS: 1 eject wanted, 2 new medium, 3 medium gone */
+	bool attention, door_open, door_locked;
+	bool dma_here; /* dma runs under the lock: what it sends is in buf */
 };
 
 struct ide_chan {
@@ -128,6 +136,12 @@ struct ide {
 };
 
 /* ide.c */
+static inline bool ide_in_packet(const struct ide_drive *d)
+{
+	return d->cdrom && d->command == 0xa0;
+}
+/* As after a reset; not BUSY. */
+void ide_reset_over(struct ide_drive *d);
 /* BUSY from now on; work runs on the loop. */
 void ide_post(struct ide_drive *d, void (*work)(struct ide_drive *d));
 void ide_interrupt(struct ide_drive *d);
@@ -146,9 +160,15 @@ void ide_loop_end(struct ide_drive *d, uint8_t error);
 void ide_command(struct ide_drive *d);
 /* ide_identify.c */
 void ide_identify(struct ide_drive *d);
+void ide_identify_packet(struct ide_drive *d);
+/* ide_atapi.c */
+void ide_packet(struct ide_drive *d);
+void ide_packet_block(struct ide_drive *d); /* a DRQ begins: the registers say how long */
+uint8_t ide_packet_over(struct ide_drive *d, uint8_t error); /* the error register */
 /* ide_io.c */
 void ide_io(struct ide_drive *d);   /* the reads and writes */
 void ide_read_more(struct ide_drive *d);
+void ide_read_dma(struct ide_drive *d);
 void ide_loop_trim(struct ide_drive *d);
 /* ide_dma.c */
 uint8_t ide_bm_read(struct ide_chan *c, unsigned off);

@@ -184,6 +184,11 @@ static void loop_dma(struct ide_drive *d)
 	ide_loop_unlock(d);
 }
 
+void ide_read_dma(struct ide_drive *d)
+{
+	ide_dma_wait(d, loop_dma);
+}
+
 static void dma_done(struct blk_req *r, int err)
 {
 	struct ide_drive *d = container_of(r, struct ide_drive, req);

@@ -18,6 +18,8 @@ struct drive_config {
 	const char *serial; /* shown to the guest; NULL: none */
 	unsigned queues;    /* 0: the device's default */
 	enum drive_iface iface;
+	unsigned index; /* IDE: which of the four places */
+	bool cdrom; /* disk.path NULL: no disc in it */
 };
 
 /* What a drive did, told when it is closed. */

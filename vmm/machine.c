@@ -53,8 +53,8 @@ struct machine {
 	struct device *pm; /* one of them: has the power button */
 	struct drive *drives[MACHINE_DRIVES_MAX];
 	unsigned n_drives;
-	struct ide_drive_opts ide[IDE_DRIVES]; /* in the order they were named */
-	unsigned n_ide;
+	struct ide_drive_opts ide[IDE_DRIVES]; /* by index */
+	bool has_ide;
 	int wake_fd;
 	_Atomic bool fault_told; /* the user knows of a triple fault */
 	_Atomic int event;       /* 0: none, else an EVENT_WORD */
@@ -145,13 +145,19 @@ static int build_drive(struct machine *m, unsigned i, struct why *why)
 	struct drive *drive;
 	int err;
 
+	if (c->iface == DRIVE_IDE) {
+		m->has_ide = true;
+		m->ide[c->index] = (struct ide_drive_opts){.serial = c->serial, .cdrom = c->cdrom};
+		if (!c->disk.path)
+			return 0;
+	}
 	err = drive_open(c, i, &drive, why);
 	if (err)
 		return err;
 	m->drives[m->n_drives++] = drive;
 	if (c->iface == DRIVE_IDE) {
-		m->ide[m->n_ide++] = (struct ide_drive_opts){.loop = drive_loop(drive),
-			.disk = drive_disk(drive), .serial = c->serial};
+		m->ide[c->index].loop = drive_loop(drive);
+		m->ide[c->index].disk = drive_disk(drive);
 		return 0;
 	}
 	err = virtio_blk_create(&m->services, drive_loop(drive), drive_disk(drive), &o, &d, why);
@@ -255,7 +261,7 @@ static int machine_build(struct machine *m, struct why *why)
 		if (err)
 			return err;
 	}
-	if (m->n_ide) {
+	if (m->has_ide) {
 		err = ide_create(s, m->ide, &d);
 		err = add_device(m, err, d);
 		if (err)

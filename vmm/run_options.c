@@ -6,6 +6,7 @@
  */
 #include "vmm/run_options.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include "devices/ide.h"
@@ -16,6 +17,7 @@
 
 static const char *const iface_names[] = {"virtio", "ide", NULL};
 static const char *const format_names[] = {"raw", "qcow2", NULL};
+static const char *const media_names[] = {"disk", "cdrom", NULL};
 static const char *const aio_names[] = {"io_uring", "threads", NULL};
 static const enum loop_aio aio_values[] = {LOOP_AIO_URING, LOOP_AIO_THREADS};
 
@@ -35,6 +37,13 @@ static const struct opt drive_table[] = {
 		 "none and directsync: bypass the host's page cache;\n"
 		 "unsafe: the guest's flushes are not carried out"),
 		.names = cache_mode_names},
+	{OPT("index", OPT_UINT, DRIVE(index), "N",
+		 "if=ide: 0 and 1 on the first channel, 2 and 3 on the second\n"
+		 "(default: the first one free)"),
+		.max = IDE_DRIVES - 1},
+	{OPT("media", OPT_ENUM, DRIVE(media), "disk|cdrom",
+		 "cdrom: a CD-ROM drive (if=ide); without file= it is empty"),
+		.names = media_names},
 	{OPT("readonly", OPT_ON_OFF, DRIVE(readonly), "on|off",
 		"the guest may not write (default off)")},
 	{OPT("aio", OPT_ENUM, DRIVE(aio), "io_uring|threads",
@@ -65,13 +74,16 @@ static int drive_add(void *obj, const char *value, struct why *why)
 		return -ENOMEM;
 	o->drives[o->n_drives++] = d;
 	d->format = d->aio = -1;
+	d->index = UINT_MAX;
 	d->text = strdup(value);
 	if (!d->text)
 		return -ENOMEM;
 	err = options_parse_list(drive_table, d, d->text, "drive", why);
 	if (err)
 		return err;
-	if (!d->file || !*d->file)
+	if (d->media && d->iface != DRIVE_IDE)
+		return why_set(why, -EINVAL, "-drive %s: media=cdrom needs if=ide", value);
+	if (!d->media && (!d->file || !*d->file))
 		return why_set(why, -EINVAL, "-drive %s: file= is missing", value);
 	if (d->serial && strlen(d->serial) > 20)
 		return why_set(why, -EINVAL, "-drive: serial=%s: at most 20 bytes", d->serial);
@@ -132,9 +144,41 @@ static const struct opt run_table[] = {
 	{0},
 };
 
+/* Gives every IDE drive its place: the ones with index= first. */
+static int place_ide(struct run_options *o, struct why *why)
+{
+	bool taken[IDE_DRIVES] = {false};
+	unsigned next = 0;
+
+	for (unsigned i = 0; i < o->n_drives; i++) {
+		const struct run_drive *d = o->drives[i];
+
+		if (d->index == UINT_MAX)
+			continue;
+		if (d->iface != DRIVE_IDE)
+			return why_set(why, -EINVAL, "-drive: index=%u needs if=ide", d->index);
+		if (taken[d->index])
+			return why_set(why, -EINVAL, "-drive: index=%u twice", d->index);
+		taken[d->index] = true;
+	}
+	for (unsigned i = 0; i < o->n_drives; i++) {
+		struct run_drive *d = o->drives[i];
+
+		if (d->iface != DRIVE_IDE || d->index != UINT_MAX)
+			continue;
+		while (next < IDE_DRIVES && taken[next])
+			next++;
+		if (next == IDE_DRIVES)
+			return why_set(
+				why, -EINVAL, "-drive if=ide: at most %d drives", IDE_DRIVES);
+		taken[next] = true;
+		d->index = next;
+	}
+	return 0;
+}
+
 int run_options_parse(struct run_options *o, int argc, char **argv, struct why *why)
 {
-	unsigned ide = 0;
 	int err;
 
 	memset(o, 0, sizeof(*o));
@@ -156,10 +200,9 @@ int run_options_parse(struct run_options *o, int argc, char **argv, struct why *
 	if (!console_spec_ok(o->serial))
 		return why_set(
 			why, -EINVAL, "-serial %s: expected stdio, null or file:PATH", o->serial);
-	for (unsigned i = 0; i < o->n_drives; i++)
-		ide += o->drives[i]->iface == DRIVE_IDE;
-	if (ide > IDE_DRIVES)
-		return why_set(why, -EINVAL, "-drive if=ide: at most %d drives", IDE_DRIVES);
+	err = place_ide(o, why);
+	if (err)
+		return err;
 	if (o->mem_bytes % 4096)
 		return why_set(why, -EINVAL, "-m: the size must be a multiple of 4K");
 	return 0;
@@ -178,15 +221,18 @@ void run_options_drive(const struct run_drive *d, struct drive_config *out)
 {
 	*out = (struct drive_config){
 		.disk = {.path = d->file,
-			.format = d->format < 0 ? NULL : format_names[d->format],
+			.format = d->format >= 0 ? format_names[d->format]
+						: d->media ? "raw" : NULL,
 			.cache = (enum cache_mode)d->cache,
-			.readonly = d->readonly,
+			.readonly = d->readonly || d->media,
 			.l2_cache_bytes = d->l2_cache_bytes,
 			.refcount_cache_bytes = d->refcount_cache_bytes},
 		.aio = d->aio < 0 ? LOOP_AIO_AUTO : aio_values[d->aio],
 		.serial = d->serial,
 		.queues = d->queues,
 		.iface = (enum drive_iface)d->iface,
+		.cdrom = d->media,
+		.index = d->index,
 	};
 }
 

@@ -23,6 +23,8 @@ struct run_drive {
 	const char *file, *serial;
 	int iface, format, cache, aio; /* format -1: not said */
 	bool readonly;
+	int media; /* 1: a CD-ROM */
+	unsigned index;
 	unsigned queues;
 	uint64_t l2_cache_bytes, refcount_cache_bytes;
 };

@@ -107,6 +107,32 @@ static void make_command(const struct step *s)
 		(unsigned)(v % (le32_get(s->x) & 1 ? 9 : 700)), (uint8_t)(le32_get(s->x) >> 8));
 }
 
+/* To the CD-ROM drive: twelve bytes, mostly with an opcode that it knows. */
+static void make_packet(const struct step *s)
+{
+	static const uint8_t ops[] = {0x00, 0x03, 0x12, 0x1b, 0x1e, 0x25, 0x28, 0x28, 0x43, 0x46,
+		0x4a, 0x51, 0x5a, 0xa8, 0xbd, 0xbe};
+	uint8_t p[12] = {s->a & 0x10 ? ops[s->a & 15] : s->a, 1};
+
+	memcpy(p + 2, &s->v, 8);
+	if (s->a & 0x20)
+		p[2] = p[3] = p[6] = p[7] = 0;
+	out8(f.m, 0x176, 0xb0);
+	out8(f.m, 0x171, le16_get(s->off) & 3);
+	out8(f.m, 0x174, le32_get(s->x) & 255);
+	out8(f.m, 0x175, le32_get(s->x) >> 8 & 255);
+	out8(f.m, 0x177, le16_get(s->off) % 16 ? 0xa0 : le32_get(s->x) >> 16 & 255);
+	for (unsigned i = 0; i < 12; i += 2)
+		out16(f.m, 0x170, (unsigned)p[i] | (unsigned)p[i + 1] << 8);
+	for (unsigned i = 0; i < (le32_get(s->x) >> 24); i++)
+		fake_read(f.m, BUS_PORT, 0x170, 4);
+	if (le32_get(s->x) & 1) {
+		out32(f.m, f.bm + 12, IDE_PRDT + le16_get(s->off) % 64U * 8);
+		out8(f.m, f.bm + 8, 9);
+		out8(f.m, f.bm + 8, s->a & 1 ? 9 : 0);
+	}
+}
+
 /* Both vCPUs write there, so a plain store would be a data race. */
 static void poke(uint64_t gpa, uint64_t v)
 {
@@ -150,8 +176,10 @@ static void do_step(const struct step *s)
 		break;
 	case 6:
 	case 7:
-	case 8:
 		make_command(s);
+		break;
+	case 8:
+		make_packet(s);
 		break;
 	case 9:
 	case 10:

@@ -2,7 +2,8 @@
 /*
  * fake_ide.h - the IDE function on a real disk with its own loop thread, and a driver for it.
  *
- * The disk is the first channel's first drive; the second channel has none.  After fake_blk.h.
+ * The disk is the first channel's first drive; the second channel's second one is a CD-ROM drive
+ * with the same disk in it.  After fake_blk.h.
  */
 #ifndef TESTS_FAKE_IDE_H
 #define TESTS_FAKE_IDE_H
@@ -34,6 +35,8 @@ static inline void fake_ide_open(
 	fake_disk_open(&f->disk, mode, readonly);
 	o[0] = (struct ide_drive_opts){.loop = f->disk.loop, .disk = f->disk.disk,
 		.serial = "serial number", .cdrom = cdrom};
+	o[3] = (struct ide_drive_opts){
+		.loop = f->disk.loop, .disk = f->disk.disk, .cdrom = true};
 	err = pci_host_create(&f->m->s, &f->host);
 	assert(!err);
 	err = piix3_create(&f->m->s, &f->bridge);
