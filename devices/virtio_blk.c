@@ -30,8 +30,10 @@
 #define BLK_F_TOPOLOGY	 (1ULL << 10)
 #define BLK_F_CONFIG_WCE (1ULL << 11)
 #define BLK_F_MQ	 (1ULL << 12)
+#define BLK_F_DISCARD	 (1ULL << 13)
+#define BLK_F_ZEROES	 (1ULL << 14)
 
-enum { T_IN = 0, T_OUT = 1, T_FLUSH = 4, T_GET_ID = 8 };
+enum { T_IN = 0, T_OUT = 1, T_FLUSH = 4, T_GET_ID = 8, T_DISCARD = 11, T_ZEROES = 13 };
 enum { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2 };
 
 struct blk_hdr {
@@ -51,8 +53,21 @@ struct blk_config {
 	le32_t opt_io;
 	uint8_t writeback, pad;
 	le16_t num_queues;
+	le32_t max_discard_sectors, max_discard_seg, discard_alignment;
+	le32_t max_zeroes_sectors, max_zeroes_seg;
+	uint8_t zeroes_may_unmap, pad2[3];
 } __attribute__((packed));
 static_assert(offsetof(struct blk_config, writeback) == 32, "virtio 1.2, 5.2.4");
+static_assert(sizeof(struct blk_config) == 60, "virtio 1.2, 5.2.4");
+
+/* What DISCARD and WRITE ZEROES are about (5.2.6); one of them in a request. */
+struct blk_range {
+	le64_t sector;
+	le32_t sectors, flags;
+};
+static_assert(sizeof(struct blk_range) == 16, "virtio 1.2, 5.2.6");
+#define RANGE_UNMAP	  1
+#define RANGE_SECTORS_MAX (1u << 22) /* 2 GiB: what a request may keep the image busy with */
 
 #define CONFIG_BYTES sizeof(struct blk_config)
 #define ID_BYTES     20
@@ -234,6 +249,31 @@ static bool to_request(struct slot *s, enum blk_op op, uint64_t sector, struct i
 	return true;
 }
 
+/*
+ * The range of a DISCARD or WRITE ZEROES, from the n bytes behind the header.  As parse().  Flags
+ * that the specification does not know, and unmap in a discard, are not supported (5.2.6.2).
+ */
+static int to_range(struct slot *s, bool zeroes, struct iovec *iov, unsigned n_iov, uint64_t n)
+{
+	struct blk_range r;
+	unsigned first = 0;
+	uint32_t sectors, flags;
+
+	if (n != sizeof(r) || !take_front(iov, &first, n_iov, &r, sizeof(r)))
+		return S_IOERR;
+	sectors = le32_get(r.sectors);
+	flags = le32_get(r.flags);
+	if (flags & ~(zeroes ? RANGE_UNMAP : 0u))
+		return S_UNSUPP;
+	if (!sectors || sectors > RANGE_SECTORS_MAX ||
+		!to_request(s, zeroes ? BLK_ZEROES : BLK_DISCARD, le64_get(r.sector), NULL, 0,
+			(uint64_t)sectors * SECTOR))
+		return S_IOERR;
+	if (flags & RANGE_UNMAP)
+		s->req.flags |= BLK_UNMAP;
+	return -1;
+}
+
 /* A status to answer with at once, or -1: the request is ready to be submitted. */
 static int parse(struct slot *s)
 {
@@ -265,6 +305,10 @@ static int parse(struct slot *s)
 	case T_GET_ID:
 		get_id(s, in, n_in);
 		return S_OK;
+	case T_DISCARD:
+	case T_ZEROES:
+		return to_range(s, le32_get(h.type) == T_ZEROES, s->iov + first, c->n_out - first,
+			c->out_len - sizeof(h));
 	default:
 		return S_UNSUPP;
 	}
@@ -419,6 +463,12 @@ static void config_get(struct virtio_pci *v, uint8_t image[VIRTIO_CONFIG_MAX])
 		.opt_io = le32_make(cluster / SECTOR),
 		.writeback = disk_wce(b->disk) && !b->no_flush,
 		.num_queues = le16_make((uint16_t)v->num_queues),
+		.max_discard_sectors = le32_make(RANGE_SECTORS_MAX),
+		.max_discard_seg = le32_make(1),
+		.discard_alignment = le32_make((cluster ? cluster : block) / SECTOR),
+		.max_zeroes_sectors = le32_make(RANGE_SECTORS_MAX),
+		.max_zeroes_seg = le32_make(1),
+		.zeroes_may_unmap = 1,
 	};
 
 	memcpy(image, &c, sizeof(c));
@@ -529,6 +579,11 @@ static const struct device_ops vblk_ops = {
 	.destroy = vblk_destroy,
 };
 
+void virtio_blk_resized(struct device *d)
+{
+	virtio_pci_config_changed(&container_of(d, struct vblk, dev)->v);
+}
+
 int virtio_blk_create(struct machine_services *s, struct loop *loop, struct disk *disk,
 	const struct virtio_blk_opts *o, struct device **out, struct why *why)
 {
@@ -557,8 +612,7 @@ int virtio_blk_create(struct machine_services *s, struct loop *loop, struct disk
 		memcpy(b->serial, o->serial, strnlen(o->serial, ID_BYTES));
 	if (queues > 1)
 		features |= BLK_F_MQ;
-	if (disk_readonly(disk))
-		features |= BLK_F_RO;
+	features |= disk_readonly(disk) ? BLK_F_RO : BLK_F_DISCARD | BLK_F_ZEROES;
 	err = virtio_pci_init(&b->v, s, &vblk_type, features, queues, (uint16_t)b->queue_size);
 	if (err) {
 		free(b);

@@ -24,5 +24,7 @@ struct virtio_blk_opts {
  */
 must_check int virtio_blk_create(struct machine_services *s, struct loop *loop, struct disk *disk,
 	const struct virtio_blk_opts *o, struct device **out, struct why *why);
+/* The disk has another size now: the driver is told to look.  Any thread. */
+void virtio_blk_resized(struct device *d);
 
 #endif

@@ -75,7 +75,12 @@ void virtio_pci_needs_reset(struct virtio_pci *v)
 		return;
 	log_debug("%s in slot %u: the driver broke the rules; it needs a reset", v->type->name,
 		v->pci.slot);
-	if (!(was & STATUS_DRIVER_OK))
+	virtio_pci_config_changed(v);
+}
+
+void virtio_pci_config_changed(struct virtio_pci *v)
+{
+	if (!(atomic_load(&v->status) & STATUS_DRIVER_OK))
 		return;
 	/* 4.1.4.5: the bit is set with MSI-X too. */
 	isr_update(v, ISR_CONFIG);

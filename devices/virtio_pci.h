@@ -91,6 +91,8 @@ void virtio_pci_reset(struct virtio_pci *v);
 
 /* Interrupt for a queue.  Any thread. */
 void virtio_pci_queue_irq(struct virtio_pci *v, unsigned q);
+/* The type's configuration is no longer what the driver read: tells it so.  Any thread. */
+void virtio_pci_config_changed(struct virtio_pci *v);
 /* The driver broke the device: says so in the status register.  Any thread. */
 void virtio_pci_needs_reset(struct virtio_pci *v);
 

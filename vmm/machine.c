@@ -140,7 +140,11 @@ static int build_memory(struct machine *m, struct why *why)
 static int build_drive(struct machine *m, unsigned i, struct why *why)
 {
 	const struct drive_config *c = &m->c->drives[i];
-	struct virtio_blk_opts o = {.serial = c->serial, .num_queues = c->queues};
+	/* One queue per vCPU, all on the drive's one loop. */
+	unsigned queues = m->c->n_vcpus < VIRTIO_BLK_QUEUES_MAX ? m->c->n_vcpus
+								: VIRTIO_BLK_QUEUES_MAX;
+	struct virtio_blk_opts o = {
+		.serial = c->serial, .num_queues = c->queues ? c->queues : queues};
 	struct device *d;
 	struct drive *drive;
 	int err;

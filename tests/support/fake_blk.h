@@ -276,7 +276,8 @@ static inline void blk_put(struct fake_blk *b, unsigned q, unsigned i, uint32_t 
 	fake_desc(&b->r[q], i, h, 16, VIRTQ_DESC_NEXT, next);
 	if (len)
 		fake_desc(&b->r[q], i + 1, gpa, len,
-			VIRTQ_DESC_NEXT | (type == 1 ? 0 : VIRTQ_DESC_WRITE), (uint16_t)(i + 2));
+			VIRTQ_DESC_NEXT | (type == 1 || type > 10 ? 0 : VIRTQ_DESC_WRITE),
+			(uint16_t)(i + 2));
 	fake_desc(&b->r[q], i + 2, h + 16, 1, VIRTQ_DESC_WRITE, 0);
 	fake_avail(&b->r[q], (uint16_t)i);
 }

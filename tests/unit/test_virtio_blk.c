@@ -195,8 +195,8 @@ static const struct {
 	{2, 0, SECTOR, ST_UNSUPP},
 	{5, 0, 0, ST_UNSUPP},
 	{10, 0, 6, ST_UNSUPP},
-	{11, 0, 16, ST_UNSUPP},
-	{13, 0, 16, ST_UNSUPP},
+	{11, 0, 16, ST_IOERR},
+	{13, 0, 16, ST_IOERR},
 	{0x80000000, 0, SECTOR, ST_UNSUPP},
 	{UINT32_MAX, 0, 0, ST_UNSUPP},
 };
