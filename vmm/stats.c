@@ -94,6 +94,10 @@ static json_t *drive_json(const struct drive_report *r)
 	put(o, "flushes", s->flushes);
 	put(o, "read_bytes", s->read_bytes);
 	put(o, "write_bytes", s->write_bytes);
+	put(o, "zeroes", s->zeroes);
+	put(o, "zero_bytes", s->zero_bytes);
+	put(o, "discards", s->discards);
+	put(o, "discard_bytes", s->discard_bytes);
 	put(o, "failed", s->failed);
 	put(o, "wce_changes", s->wce_changes);
 	put_host(o, s);

@@ -41,7 +41,7 @@ boot() {
 # A stat of a drive from $work/stats.
 stat_of() {
 	tr ',{}' '\n\n\n' <"$work/stats" | awk -v n="$1" -v key="\"$2\":" '
-	/"name":/ { d++ }
+	/"id":/ { d++ }
 	d == n + 1 && index($0, key) { sub(/.*: */, ""); print; exit }'
 }
 
@@ -54,7 +54,20 @@ test_machine() {
 	boot machine.sh -smp 2 -drive "file=$work/d.raw,format=raw"
 }
 
-all="machine"
+# IDE as libata sees it: disks on both channels, a CD-ROM, the cache bit, TRIM, PIO.
+test_ide() {
+	raw "$work/a.raw" 64M
+	qcow2 "$work/b.qcow2" 16M
+	head -c 4194304 /dev/urandom >"$work/cd.iso"
+	extra="cd=$(md5sum <"$work/cd.iso" | cut -d ' ' -f 1)"
+	boot ide.sh -drive "if=ide,file=$work/a.raw,format=raw" \
+		-drive "if=ide,index=2,file=$work/b.qcow2,format=qcow2" \
+		-drive "if=ide,media=cdrom,index=3,file=$work/cd.iso"
+	check "the image is clean" ./sluice img check -q "$work/b.qcow2"
+	check "TRIM reached the image" test "$(stat_of 1 discards)" -gt 0
+}
+
+all="machine ide"
 list=${1:-$all}
 for test in $(echo "$list" | tr ',' ' '); do
 	extra=
