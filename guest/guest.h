@@ -143,6 +143,7 @@ int job_install(void);
 int job_verify(void);
 int job_wce(void);
 int job_hostile(void);
+int job_hostile_ide(void);
 int job_mem(void);
 int job_smp(void);
 

@@ -349,6 +349,15 @@ void ide_start(struct vblk *d, uint64_t want)
 		outl(i->bm + 4, (uint32_t)(uintptr_t)i->prd);
 }
 
+void ide_ports(const struct vblk *d, uint16_t *base, uint16_t *ctl, uint16_t *bm)
+{
+	const struct ide *i = of(&d->q[0]);
+
+	*base = i->base;
+	*ctl = i->ctl;
+	*bm = i->bm;
+}
+
 static void route(unsigned pin, unsigned irq)
 {
 	volatile uint32_t *index = (volatile uint32_t *)(uintptr_t)IOAPIC, *data = index + 4;

@@ -13,6 +13,8 @@ struct vblk *ide_open(void);
 void ide_start(struct vblk *d, uint64_t want);
 uint8_t ide_writeback(struct vblk *d);
 void ide_set_writeback(struct vblk *d, uint8_t on);
+/* Where its registers are, for a driver that wants to do harm. */
+void ide_ports(const struct vblk *d, uint16_t *base, uint16_t *ctl, uint16_t *bm);
 
 /* What virtq.c does for a ring. */
 must_check bool ide_add(struct virtq *q, struct vblk_req *r);

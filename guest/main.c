@@ -71,6 +71,7 @@ static const struct job jobs[] = {
 	{"verify", job_verify, true, " verify "},
 	{"wce", job_wce, true, " script "},
 	{"hostile", job_hostile, true, " seed count case "},
+	{"hostile-ide", job_hostile_ide, true, " seed count "},
 	{"smp", job_smp, true, " smp "},
 	{"exit", job_exit, false, " exit "},
 	{"spin", job_spin, false, " "},
@@ -124,8 +125,8 @@ _Noreturn void guest_main(void)
 	}
 	if (!n)
 		fail(STATUS_USAGE,
-			"no job: hello, mem, io, install, verify, wce, hostile, smp, exit, "
-			"spin, halt, poweroff, reset or triple");
+			"no job: hello, mem, io, install, verify, wce, hostile, hostile-ide, smp, "
+			"exit, spin, halt, poweroff, reset or triple");
 	if (timed)
 		clock_init();
 	for (unsigned i = 0; i < ARRAY_SIZE(jobs); i++) {

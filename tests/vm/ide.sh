@@ -96,4 +96,15 @@ guest hello file=0.img,format=raw file=1.img,format=raw file=2.img,format=raw \
 	file=3.img,format=raw file=disk.img,format=qcow2
 [ $? -eq 1 ] && grep -q 'at most 4 drives' err
 verdict "a fifth is refused" $?
+
+# What the guest may do to itself, it may not do to us.
+for seed in 1 2 3; do
+	"$SLUICE" img create -q -f qcow2 hostile.img 16M
+	guest "hostile-ide bus=ide seed=$seed count=300" file=hostile.img,format=qcow2
+	verdict "a hostile driver, seed $seed" $?
+	"$SLUICE" img check -q hostile.img >out 2>err
+	verdict "its image is clean, seed $seed" $?
+done
+guest "hostile-ide bus=ide-pio seed=4 count=300" file=hostile.img,format=qcow2
+verdict "a hostile driver that knows no bus master" $?
 exit $status

@@ -1,0 +1,62 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# guest_io.sh - sluice run beside QEMU, the same guest, in turn; by hand, asserts nothing.
+#
+# usage: tests/bench/guest_io.sh [BUS RW BYTES DEPTH]...    without arguments: the table below
+#
+# PAIRS (3) pairs of SECONDS_EACH (2) seconds on a 64 MiB image, FORMAT (raw) and CACHE (writeback),
+# the order alternating.  A row is the median of requests a second of each, and the median of the
+# pairs' ratios: above 1, sluice is faster.
+
+cd "$(dirname "$0")/../.." || exit 2
+sluice=${SLUICE:-$PWD/build/sluice}
+guest=$PWD/build/guest/guest.elf
+pairs=${PAIRS:-3} seconds=${SECONDS_EACH:-2} format=${FORMAT:-raw} cache=${CACHE:-writeback}
+dir=$(mktemp -d "${TMPDIR:-/var/tmp}/sluice-guest-io.XXXXXX") || exit 1
+trap 'rm -rf "$dir"' EXIT
+trap 'exit 130' INT TERM
+
+[ $# -gt 0 ] || set -- ide read 4096 1 ide write 4096 1 ide read 131072 1 ide write 131072 1 \
+	ide-pio read 4096 1 ide-pio read 65536 1 ide-pio write 4096 1 \
+	virtio randread 4096 1 virtio randread 4096 32 virtio randwrite 4096 1 \
+	virtio randwrite 4096 32
+
+# One figure: requests a second.
+measure() { # WHO BUS RW BYTES DEPTH
+	words="io bus=$2 rw=$3 bs=$4 depth=$5 seconds=$seconds"
+	iface=${2%-pio} device=ide-hd
+	[ "$iface" = ide ] || device=virtio-blk-pci,disable-legacy=on
+	if [ "$1" = sluice ]; then
+		"$sluice" run -kernel "$guest" -append "$words" \
+			-drive "if=$iface,file=$dir/disk,format=$format,cache=$cache"
+	else
+		qemu-system-x86_64 -accel kvm -M pc -m 128M -bios qboot.rom -nodefaults -no-reboot \
+			-display none -device isa-debug-exit,iobase=0xf4,iosize=4 -serial stdio \
+			-kernel "$guest" -append "$words" -device "$device,drive=d0" \
+			-drive "if=none,id=d0,file=$dir/disk,format=$format,cache=$cache"
+	fi 2>/dev/null </dev/null | sed -n 's/.* iops=\([0-9]*\).*/\1/p'
+}
+
+median() { sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
+
+"$sluice" img create -q -f "$format" "$dir/disk" 64M || exit 1
+printf '%-8s %-9s %7s %5s %9s %9s %6s\n' bus rw bytes depth sluice QEMU ratio
+while [ $# -ge 4 ]; do
+	rm -f "$dir/s" "$dir/q" "$dir/r"
+	for i in $(seq "$pairs"); do
+		if [ $((i % 2)) = 1 ]; then
+			s=$(measure sluice "$1" "$2" "$3" "$4")
+			q=$(measure qemu "$1" "$2" "$3" "$4")
+		else
+			q=$(measure qemu "$1" "$2" "$3" "$4")
+			s=$(measure sluice "$1" "$2" "$3" "$4")
+		fi
+		echo "${s:-0}" >>"$dir/s"
+		echo "${q:-0}" >>"$dir/q"
+		awk "BEGIN { printf \"%.2f\n\", ${q:-0} ? ${s:-0} / ${q:-0} : 0 }" >>"$dir/r"
+	done
+	printf '%-8s %-9s %7s %5s %9s %9s %6s\n' "$1" "$2" "$3" "$4" "$(median <"$dir/s")" \
+		"$(median <"$dir/q")" "$(median <"$dir/r")"
+	shift 4
+done
