@@ -9,7 +9,7 @@
 # host.sh.  Everything is made from Debian packages; the kernel's is fetched with apt and
 # unpacked, not installed.  What does not depend on the program is kept in build/lab.
 #
-# LAB names the tests of host.sh to run, with commas (default: all).
+# LAB names the tests of host.sh to run, with commas ("all": those too that take longer).
 
 cd "$(dirname "$0")/../.." || exit 2
 lab=$PWD/build/lab
@@ -31,19 +31,23 @@ done
 PATH=$PATH:/usr/sbin:/sbin
 ! ldd "$(command -v busybox)" >/dev/null 2>&1 || cannot "the package busybox-static is missing"
 
-# The kernel, as a package's files in $lab/kernel.
+# fetch PACKAGE DIR: the files of a package, in $lab/DIR.
+fetch() {
+	[ -e "$lab/$2/done" ] && return
+	rm -rf "${lab:?}/$2" "$lab/deb"
+	mkdir -p "$lab/deb"
+	(cd "$lab/deb" && apt-get -q download "$1" >"$lab/apt.log" 2>&1) || return 1
+	dpkg-deb -x "$lab"/deb/*.deb "$lab/$2" || return 1
+	rm -rf "$lab/deb"
+	touch "$lab/$2/done"
+}
+
 fetch_kernel() {
 	[ -e "$lab/kernel/done" ] && return
 	name=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null |
 		sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
 	[ -n "$name" ] || cannot "apt knows no linux-image-cloud-amd64"
-	rm -rf "$lab/kernel" "$lab/deb"
-	mkdir -p "$lab/deb"
-	(cd "$lab/deb" && apt-get -q download "$name" >"$lab/apt.log" 2>&1) ||
-		cannot "apt cannot download $name"
-	dpkg-deb -x "$lab"/deb/*.deb "$lab/kernel" || exit 1
-	rm -rf "$lab/deb"
-	touch "$lab/kernel/done"
+	fetch "$name" kernel || cannot "apt cannot download $name"
 }
 
 # le BYTES OFFSET FILE: a little-endian number.
@@ -122,6 +126,34 @@ make_guest() {
 	pack "$g" >"$tmp/guest.gz"
 }
 
+# A disk that boots by itself: GRUB as its installer places it (boot sector, then the rest before
+# the first partition), the kernel and the guest's initial RAM disk on ext4.
+make_system() {
+	fetch grub-pc-bin grub && fetch grub-common grub-tools || return
+	mods=$lab/grub/usr/lib/grub/i386-pc
+	cat >"$tmp/grub.cfg" <<-END
+		set root=(hd0,msdos1)
+		linux /boot/vmlinuz console=ttyS0 panic=-1 quiet loglevel=4 lab=installed.sh
+		initrd /boot/initrd
+		boot
+	END
+	"$lab/grub-tools/usr/bin/grub-mkimage" -d "$mods" -O i386-pc -o "$tmp/core.img" \
+		-p '(hd0,msdos1)/boot/grub' -c "$tmp/grub.cfg" biosdisk part_msdos ext2 linux \
+		>"$tmp/log" 2>&1 || return
+	mkdir -p "$tmp/root/boot"
+	cp "$vmlinuz" "$tmp/root/boot/vmlinuz"
+	cp "$tmp/guest.gz" "$tmp/root/boot/initrd"
+	truncate -s 48M "$tmp/system.raw"
+	# From sector 2048, 94208 sectors (46 MiB).
+	mke2fs -q -F -t ext4 -E offset=1048576 -d "$tmp/root" "$tmp/system.raw" 46M >"$tmp/log" 2>&1
+	cat "$mods/boot.img" "$tmp/core.img" | dd of="$tmp/system.raw" conv=notrunc 2>/dev/null
+	{
+		printf '\200\0\0\0\203\0\0\0\0\010\0\0\0\160\001\0'
+		head -c 48 /dev/zero
+	} | dd of="$tmp/system.raw" bs=1 seek=446 conv=notrunc 2>/dev/null
+	printf '\125\252' | dd of="$tmp/system.raw" bs=1 seek=510 conv=notrunc 2>/dev/null
+}
+
 direct() {
 	[ -r /dev/kvm ] && [ -w /dev/kvm ] && grep -Eqw 'svm|vmx' /proc/cpuinfo
 }
@@ -131,6 +163,7 @@ run_direct() {
 	cp tests/lab/host.sh "$tmp/lab/"
 	cp "$sluice" "$tmp/lab/sluice"
 	cp "$tmp/guest.gz" "$vmlinuz" "$tmp/lab/"
+	[ ! -e "$tmp/system.raw" ] || cp "$tmp/system.raw" "$tmp/lab/"
 	mv "$tmp/lab/$(basename "$vmlinuz")" "$tmp/lab/vmlinuz"
 	cd "$tmp/lab" && sh ./host.sh "${LAB:-}"
 }
@@ -157,6 +190,7 @@ run_emulated() {
 	cp tests/lab/host-init "$h/sbin/init"
 	cp tests/lab/host.sh "$tmp/guest.gz" "$h/lab/"
 	cp "$vmlinuz" "$h/lab/vmlinuz"
+	[ ! -e "$tmp/system.raw" ] || cp "$tmp/system.raw" "$h/lab/"
 	mkdir -p "$h/usr/share/seabios"
 	cp /usr/share/seabios/bios*.bin "$h/usr/share/seabios/" 2>/dev/null
 	mke2fs -q -F -t ext4 -O ^has_journal -m 0 -d "$h" "$tmp/host.img" 700M >"$tmp/log" 2>&1 ||
@@ -174,6 +208,7 @@ run_emulated() {
 fetch_kernel
 vmlinuz=$(ls "$lab"/kernel/boot/vmlinuz-*)
 make_guest
+make_system
 if direct; then
 	echo "lab: this machine's own KVM"
 	run_direct

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: MIT
+# installed.sh - runs in a system that SeaBIOS and GRUB started from a disk.
+
+check "GRUB started the kernel" grep -q BOOT_IMAGE= /proc/cmdline
+check "the BIOS's memory map is the kernel's" sh -c 'dmesg | grep -q "BIOS-e820: .*reserved"'
+check "ACPI comes through the BIOS" sh -c 'dmesg | grep -q "ACPI: RSDP 0x00000000000F"'
+bad='^<[0-3]>|Firmware Bug|ACPI (BIOS )?(Error|Warning)|inconsistent|Call Trace'
+if dmesg -r | grep -E "$bad" >/tmp/trouble; then
+	fail "the kernel complains"
+	cat /tmp/trouble
+else
+	ok "the kernel complains of nothing"
+fi
+disk=$(ls /dev/[vs]da1)
+check "its disk is there" test -b "$disk"
+check "its file system is whole" mount -t ext4 "$disk" /mnt
+check "the kernel is on it" test -s /mnt/boot/vmlinuz
+umount /mnt
