@@ -501,6 +501,7 @@ static void reset(struct virtio_pci *v)
 static const struct virtio_type vblk_type = {
 	.name = "virtio-blk",
 	.id = 2,
+	.legacy_id = 0x1001,
 	.class_code = 0x0100, /* SCSI storage, as drivers expect */
 	.config_bytes = CONFIG_BYTES,
 	.config_get = config_get,
@@ -613,7 +614,8 @@ int virtio_blk_create(struct machine_services *s, struct loop *loop, struct disk
 	if (queues > 1)
 		features |= BLK_F_MQ;
 	features |= disk_readonly(disk) ? BLK_F_RO : BLK_F_DISCARD | BLK_F_ZEROES;
-	err = virtio_pci_init(&b->v, s, &vblk_type, features, queues, (uint16_t)b->queue_size);
+	err = virtio_pci_init(&b->v, s, &vblk_type, features, queues, (uint16_t)b->queue_size,
+		o->transitional);
 	if (err) {
 		free(b);
 		return err;

@@ -12,6 +12,7 @@
 struct virtio_blk_opts {
 	const char *serial;  /* up to 20 bytes are shown to the guest; NULL: empty */
 	unsigned num_queues; /* 0: 1 */
+	bool transitional;   /* for legacy drivers too */
 	unsigned queue_size; /* descriptors, a power of two; 0: 256 */
 };
 

@@ -22,10 +22,9 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
-#include "devices/virtio_pci.h"
+#include "devices/virtio_legacy.h"
 #include "devices/virtio_pci_regs.h"
 
-#define BAR	      0
 #define BAR_BYTES     0x8000
 #define AREA_BYTES    0x1000
 #define AREA_COMMON   0x0000
@@ -47,7 +46,7 @@ static void isr_update(struct virtio_pci *v, uint8_t set)
 	pthread_mutex_unlock(&v->irq_lock);
 }
 
-static uint8_t isr_take(struct virtio_pci *v)
+uint8_t virtio_pci_isr_take(struct virtio_pci *v)
 {
 	uint8_t isr;
 
@@ -117,7 +116,7 @@ static void queue_stop_locked(struct virtio_pci *v, unsigned i)
 	v->queue[i].started = false;
 }
 
-static void queue_clear_locked(struct virtio_pci *v, unsigned i)
+void virtio_pci_queue_clear(struct virtio_pci *v, unsigned i)
 {
 	struct virtio_queue_regs *q = &v->queue[i];
 
@@ -131,17 +130,18 @@ static void queue_clear_locked(struct virtio_pci *v, unsigned i)
 static void reset_locked(struct virtio_pci *v)
 {
 	for (unsigned i = 0; i < v->num_queues; i++)
-		queue_clear_locked(v, i);
+		virtio_pci_queue_clear(v, i);
 	v->type->reset(v);
 	v->features = 0;
+	v->legacy = false;
 	v->offered_select = v->features_select = 0;
 	v->queue_select = 0;
 	atomic_store(&v->config_vector, MSI_NO_VECTOR);
-	isr_take(v);
+	virtio_pci_isr_take(v);
 	atomic_store(&v->status, 0);
 }
 
-static void status_write_locked(struct virtio_pci *v, uint8_t value)
+void virtio_pci_status_write(struct virtio_pci *v, uint8_t value)
 {
 	uint8_t was = atomic_load(&v->status), add = value & STATUS_DRIVER_BITS & ~was;
 
@@ -149,8 +149,11 @@ static void status_write_locked(struct virtio_pci *v, uint8_t value)
 		reset_locked(v);
 		return;
 	}
+	/* A legacy driver knows no FEATURES_OK: it has said what it wants when it is ready. */
+	if (v->legacy && add & STATUS_DRIVER_OK && !(was & STATUS_FEATURES_OK))
+		add |= STATUS_FEATURES_OK;
 	/* Bits are only ever added (2.1.1); each step needs the one before. */
-	if (add & STATUS_FEATURES_OK && !(v->features & VIRTIO_F_VERSION_1 &&
+	if (add & STATUS_FEATURES_OK && !((v->legacy || v->features & VIRTIO_F_VERSION_1) &&
 			!(v->features & ~v->offered) && v->type->features_ok(v)))
 		add &= (uint8_t)~STATUS_FEATURES_OK;
 	if (!((was | add) & STATUS_FEATURES_OK))
@@ -161,7 +164,7 @@ static void status_write_locked(struct virtio_pci *v, uint8_t value)
 			queue_start_locked(v, i);
 }
 
-static void queue_enable_locked(struct virtio_pci *v, unsigned i)
+void virtio_pci_queue_enable(struct virtio_pci *v, unsigned i)
 {
 	v->queue[i].enabled = true;
 	if (atomic_load(&v->status) & STATUS_DRIVER_OK)
@@ -269,7 +272,7 @@ static void queue_set_locked(struct virtio_pci *v, unsigned off, uint32_t value)
 	}
 	if (off == COMMON_QUEUE_RESET) {
 		if (value == 1 && v->features & VIRTIO_F_RING_RESET)
-			queue_clear_locked(v, v->queue_select);
+			virtio_pci_queue_clear(v, v->queue_select);
 		return;
 	}
 	if (q->enabled) /* nothing else changes under a live queue */
@@ -281,7 +284,7 @@ static void queue_set_locked(struct virtio_pci *v, unsigned off, uint32_t value)
 		break;
 	case COMMON_QUEUE_ENABLE:
 		if (value == 1)
-			queue_enable_locked(v, v->queue_select);
+			virtio_pci_queue_enable(v, v->queue_select);
 		break;
 	case COMMON_QUEUE_DESC:
 	case COMMON_QUEUE_DESC + 4:
@@ -316,7 +319,7 @@ static void common_set_locked(struct virtio_pci *v, unsigned off, uint32_t value
 		atomic_store(&v->config_vector, vector_checked(v, value));
 		break;
 	case COMMON_STATUS:
-		status_write_locked(v, (uint8_t)value);
+		virtio_pci_status_write(v, (uint8_t)value);
 		break;
 	case COMMON_QUEUE_SELECT:
 		v->queue_select = (uint16_t)value;
@@ -365,7 +368,7 @@ static void common_write(struct virtio_pci *v, uint64_t off, const uint8_t *data
 
 /* The type's own configuration. */
 
-static void config_read(struct virtio_pci *v, uint64_t off, uint8_t *data, unsigned len)
+void virtio_pci_config_read(struct virtio_pci *v, uint64_t off, uint8_t *data, unsigned len)
 {
 	uint8_t image[VIRTIO_CONFIG_MAX] = {0};
 
@@ -381,7 +384,7 @@ static void config_read(struct virtio_pci *v, uint64_t off, uint8_t *data, unsig
 		data[i] = off + i < v->type->config_bytes ? image[off + i] : 0;
 }
 
-static void config_write(struct virtio_pci *v, uint64_t off, const uint8_t *data, unsigned len)
+void virtio_pci_config_write(struct virtio_pci *v, uint64_t off, const uint8_t *data, unsigned len)
 {
 	if (off >= v->type->config_bytes)
 		return;
@@ -414,10 +417,10 @@ static void bar_access_read(struct virtio_pci *v, uint64_t off, void *data, unsi
 		break;
 	case AREA_ISR:
 		if (at == 0)
-			*(uint8_t *)data = isr_take(v);
+			*(uint8_t *)data = virtio_pci_isr_take(v);
 		break;
 	case AREA_CONFIG:
-		config_read(v, at, data, len);
+		virtio_pci_config_read(v, at, data, len);
 		break;
 	case AREA_MSIX:
 		msix_table_read(&v->msix, at, data, len);
@@ -439,7 +442,7 @@ static void bar_access_write(struct virtio_pci *v, uint64_t off, const void *dat
 		common_write(v, at, data, len);
 		break;
 	case AREA_CONFIG:
-		config_write(v, at, data, len);
+		virtio_pci_config_write(v, at, data, len);
 		break;
 	case AREA_NOTIFY:
 		notify(v, at, len);
@@ -472,7 +475,7 @@ static void bar_mapped(struct pci_dev *d, unsigned bar, uint64_t base, bool mapp
 	struct bus *bus = v->services->bus;
 	int err;
 
-	for (unsigned i = 0; i < v->num_queues; i++) {
+	for (unsigned i = 0; bar == v->bar && i < v->num_queues; i++) {
 		struct virtio_queue_regs *q = &v->queue[i];
 		uint64_t addr = base + AREA_NOTIFY + NOTIFY_STRIDE * i;
 
@@ -502,7 +505,8 @@ static bool window(const struct virtio_pci *v, uint64_t *off, unsigned *len)
 	memcpy(&l, cap + CAP_LENGTH, sizeof(l));
 	*off = le32_get(o);
 	*len = le32_get(l);
-	return cap[CAP_BAR] == BAR && (*len == 1 || *len == 2 || *len == 4) && *off % *len == 0 &&
+	return cap[CAP_BAR] == v->bar && (*len == 1 || *len == 2 || *len == 4) &&
+		*off % *len == 0 &&
 		range_within(*off, *len, BAR_BYTES);
 }
 
@@ -549,7 +553,7 @@ static unsigned add_cap(struct virtio_pci *v, uint8_t type, uint32_t off, uint32
 	struct virtio_pci_cap cap = {
 		.len = (uint8_t)(2 + sizeof(cap) + extra),
 		.type = type,
-		.bar = BAR,
+		.bar = (uint8_t)v->bar,
 		.offset = le32_make(off),
 		.length = le32_make(len),
 	};
@@ -603,15 +607,16 @@ static void free_queues(struct virtio_pci *v)
 
 int virtio_pci_init(struct virtio_pci *v, struct machine_services *s,
 	const struct virtio_type *type, uint64_t features, unsigned num_queues,
-	uint16_t queue_size)
+	uint16_t queue_size, bool transitional)
 {
 	struct pci_ids ids = {
 		.vendor = 0x1af4,
-		.device = (uint16_t)(0x1040 + type->id),
+		.device = (uint16_t)(transitional ? type->legacy_id : 0x1040 + type->id),
 		.subsys_vendor = 0x1af4,
-		.subsys = (uint16_t)(0x1040 + type->id), /* 4.1.2.1: not below 0x40 */
+		/* 4.1.2.1: not below 0x40; 4.1.2.3: transitional, the device's id */
+		.subsys = (uint16_t)(transitional ? type->id : 0x1040 + type->id),
 		.class_code = type->class_code,
-		.revision = 1,
+		.revision = !transitional,
 		.irq_pin = 1,
 	};
 	int err;
@@ -625,12 +630,16 @@ int virtio_pci_init(struct virtio_pci *v, struct machine_services *s,
 	v->queue_size_max = queue_size;
 	atomic_store(&v->config_vector, MSI_NO_VECTOR);
 	pci_dev_init(&v->pci, &virtio_pci_ops, type->name, &ids);
-	pci_bar_init(&v->pci, BAR, PCI_BAR_MEM64, BAR_BYTES, bar_read, bar_write);
+	if (transitional) {
+		v->bar = 4;
+		virtio_legacy_init(v);
+	}
+	pci_bar_init(&v->pci, v->bar, PCI_BAR_MEM64, BAR_BYTES, bar_read, bar_write);
 	err = make_queues(v);
 	if (err)
 		goto free_queues;
 	/* One vector for each queue and one for configuration changes. */
-	err = msix_init(&v->msix, &v->pci, s->irqs, num_queues + 1, BAR, AREA_MSIX, AREA_PBA);
+	err = msix_init(&v->msix, &v->pci, s->irqs, num_queues + 1, v->bar, AREA_MSIX, AREA_PBA);
 	if (err)
 		goto free_queues;
 	add_caps(v);
@@ -675,5 +684,5 @@ void virtio_pci_reset(struct virtio_pci *v)
 	pthread_mutex_unlock(&v->lock);
 	pci_dev_reset(&v->pci);
 	msix_reset(&v->msix);
-	isr_take(v);
+	virtio_pci_isr_take(v);
 }

@@ -28,6 +28,7 @@ struct virtio_pci;
 struct virtio_type {
 	const char *name;
 	uint16_t id;		/* virtio device id */
+	uint16_t legacy_id;	/* PCI device id when transitional */
 	uint16_t class_code;	/* PCI: base class << 8 | sub-class */
 	unsigned config_bytes;
 	/* The configuration space as it is now. */
@@ -65,20 +66,25 @@ struct virtio_pci {
 	_Atomic uint8_t status;
 	_Atomic uint16_t config_vector;
 	unsigned pci_cfg_cap;
+	unsigned bar; /* with the modern registers; BAR 0 is the legacy ones if it is another */
 	pthread_mutex_t irq_lock; /* guards isr and what follows; before the pci's leaf lock */
 	uint8_t isr;
 	pthread_mutex_t lock; /* guards all below, and the queues' registers; held over callbacks */
 	uint64_t features;    /* the driver's choice */
+	bool legacy;	      /* it came by the legacy registers */
 	uint32_t offered_select, features_select;
 	uint16_t queue_select;
 	uint8_t generation;
 	uint8_t config_seen[VIRTIO_CONFIG_MAX]; /* as the driver last read it */
 };
 
-/* features: what is offered besides VERSION_1.  0 or -errno. */
+/*
+ * features: what is offered besides VERSION_1.  transitional: legacy drivers are served too,
+ * through BAR 0 (virtio_legacy.c).  0 or -errno.
+ */
 must_check int virtio_pci_init(struct virtio_pci *v, struct machine_services *s,
 	const struct virtio_type *type, uint64_t features, unsigned num_queues,
-	uint16_t queue_size);
+	uint16_t queue_size, bool transitional);
 void virtio_pci_fini(struct virtio_pci *v);
 /* On the bus: from here on the guest can reach it. */
 must_check int virtio_pci_plug(struct virtio_pci *v);

@@ -17,6 +17,7 @@ struct drive_config {
 	enum loop_aio aio;
 	const char *serial; /* shown to the guest; NULL: none */
 	unsigned queues;    /* 0: the device's default */
+	bool transitional;  /* virtio: for legacy drivers too */
 	enum drive_iface iface;
 	unsigned index; /* IDE: which of the four places */
 	bool cdrom; /* disk.path NULL: no disc in it */

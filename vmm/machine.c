@@ -144,7 +144,8 @@ static int build_drive(struct machine *m, unsigned i, struct why *why)
 	unsigned queues = m->c->n_vcpus < VIRTIO_BLK_QUEUES_MAX ? m->c->n_vcpus
 								: VIRTIO_BLK_QUEUES_MAX;
 	struct virtio_blk_opts o = {
-		.serial = c->serial, .num_queues = c->queues ? c->queues : queues};
+		.serial = c->serial, .num_queues = c->queues ? c->queues : queues,
+		.transitional = c->transitional};
 	struct device *d;
 	struct drive *drive;
 	int err;

@@ -37,6 +37,8 @@ static const struct opt drive_table[] = {
 		 "none and directsync: bypass the host's page cache;\n"
 		 "unsafe: the guest's flushes are not carried out"),
 		.names = cache_mode_names},
+	{OPT("disable-legacy", OPT_ON_OFF, DRIVE(legacy_off), "on|off",
+		"virtio: off also serves drivers of virtio 0.9 (default on)")},
 	{OPT("index", OPT_UINT, DRIVE(index), "N",
 		 "if=ide: 0 and 1 on the first channel, 2 and 3 on the second\n"
 		 "(default: the first one free)"),
@@ -76,6 +78,7 @@ static int drive_add(void *obj, const char *value, struct why *why)
 	o->drives[o->n_drives++] = d;
 	d->format = d->aio = -1;
 	d->index = UINT_MAX;
+	d->legacy_off = true;
 	d->text = strdup(value);
 	if (!d->text)
 		return -ENOMEM;
@@ -232,6 +235,7 @@ void run_options_drive(const struct run_drive *d, struct drive_config *out)
 		.serial = d->serial,
 		.queues = d->queues,
 		.iface = (enum drive_iface)d->iface,
+		.transitional = !d->legacy_off,
 		.cdrom = d->media,
 		.index = d->index,
 	};

@@ -23,6 +23,7 @@ struct run_drive {
 	const char *file, *serial;
 	int iface, format, cache, aio; /* format -1: not said */
 	bool readonly;
+	bool legacy_off;
 	int media; /* 1: a CD-ROM */
 	unsigned index;
 	unsigned queues;

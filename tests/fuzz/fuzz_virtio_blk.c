@@ -22,6 +22,7 @@ const char fuzz_name[] = "virtio_blk";
 #define STEPS	 2000
 
 static struct fake_blk b;
+static uint16_t legacy; /* its ports */
 
 struct step {
 	uint8_t op, a;
@@ -38,7 +39,8 @@ static void at_exit(void)
 
 static void init(void)
 {
-	static const struct virtio_blk_opts o = {.num_queues = QUEUES, .queue_size = RING};
+	static const struct virtio_blk_opts o = {
+		.num_queues = QUEUES, .queue_size = RING, .transitional = true};
 	static bool done;
 
 	if (done)
@@ -46,6 +48,7 @@ static void init(void)
 	done = true;
 	log_level_set(LOG_ERROR);
 	fake_blk_open(&b, CACHE_WRITEBACK, false, &o);
+	legacy = (uint16_t)(fake_cfg_read(b.m, 1, PCI_BAR0, 4) & ~3u);
 	atexit(at_exit);
 }
 
@@ -99,7 +102,12 @@ static void register_access(const struct step *s)
 	unsigned len = 1u << (s->a & 3);
 	uint64_t off = areas[s->a >> 2 & 7] + le16_get(s->off) % 64;
 
-	if (s->a & 0x80)
+	if (s->a & 0x40 && len < 8) {
+		if (s->a & 0x80)
+			fake_write(b.m, BUS_PORT, legacy + off % 64, le64_get(s->v), len);
+		else
+			fake_read(b.m, BUS_PORT, legacy + off % 64, len);
+	} else if (s->a & 0x80)
 		vwrite(&b.d, b.d.bar + off, le64_get(s->v), len);
 	else
 		vread(&b.d, b.d.bar + off, len);

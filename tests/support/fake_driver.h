@@ -135,13 +135,16 @@ static inline void vwrite(struct fake_virtio *d, uint64_t addr, uint64_t v, unsi
 /* False: that is not a modern virtio function. */
 static inline bool fake_virtio_find(struct fake_virtio *d, struct fake_machine *m, unsigned slot)
 {
-	unsigned cap = 0;
+	unsigned cap = 0, bar;
 
 	*d = (struct fake_virtio){.m = m, .slot = slot};
-	if (fake_cfg_read(m, slot, 0, 2) != 0x1af4 || fake_cfg_read(m, slot, 2, 2) < 0x1040)
+	if (fake_cfg_read(m, slot, 0, 2) != 0x1af4 || fake_cfg_read(m, slot, 2, 2) < 0x1000)
 		return false;
-	d->bar = (fake_cfg_read(m, slot, 0x10, 4) & ~15u) |
-		(uint64_t)fake_cfg_read(m, slot, 0x14, 4) << 32;
+	cap = fake_cap_find(m, slot, CAP_ID_VENDOR, 0);
+	bar = 0x10 + 4 * (fake_cfg_read(m, slot, cap + 4, 1) & 7);
+	cap = 0;
+	d->bar = (fake_cfg_read(m, slot, bar, 4) & ~15u) |
+		(uint64_t)fake_cfg_read(m, slot, bar + 4, 4) << 32;
 	while ((cap = fake_cap_find(m, slot, CAP_ID_VENDOR, cap)) != 0) {
 		uint64_t at = d->bar + fake_cfg_read(m, slot, cap + CAP_OFFSET, 4);
 

@@ -86,7 +86,7 @@ static void setup(void)
 	memset(&v, 0, sizeof(v));
 	m = fake_machine_new();
 	ck_assert_int_eq(pci_host_create(&m->s, &host), 0);
-	ck_assert_int_eq(virtio_pci_init(&v, &m->s, &type, FEATURES, QUEUES, QSIZE), 0);
+	ck_assert_int_eq(virtio_pci_init(&v, &m->s, &type, FEATURES, QUEUES, QSIZE, false), 0);
 	ck_assert_int_eq(virtio_pci_plug(&v), 0);
 	ck_assert(fake_virtio_find(&d, m, 1));
 }
@@ -353,7 +353,7 @@ START_TEST(no_doorbell_to_be_had_is_no_failure)
 	struct virtio_pci w = {0};
 
 	m->bus.doorbells_fail = true;
-	ck_assert_int_eq(virtio_pci_init(&w, &m->s, &type, FEATURES, 1, 2), 0);
+	ck_assert_int_eq(virtio_pci_init(&w, &m->s, &type, FEATURES, 1, 2, false), 0);
 	ck_assert_int_eq(virtio_pci_plug(&w), 0);
 	ck_assert_int_eq(m->bus.bells, QUEUES);
 	virtio_pci_unplug(&w);
