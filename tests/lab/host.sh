@@ -3,8 +3,9 @@
 #
 # host.sh - the tests of the lab, run where there is hardware virtualization.
 #
-# Here are ./sluice, ./vmlinuz and ./guest.gz.  A test is a function that boots the guest: boot()
-# hands it the name of the script to run, and passes on the lines "ok ..." and "FAIL ..." it says.
+# Here are ./sluice, ./vmlinuz, ./vmlinux and ./guest.gz.  A test is a function that boots the
+# guest: boot() hands it the name of the script to run, and passes on the lines "ok ..." and
+# "FAIL ..." that it says.
 # usage: host.sh [NAME,...]
 
 work=$(mktemp -d /tmp/lab.XXXXXX) || exit 2
@@ -40,7 +41,7 @@ start() {
 boot() {
 	script=$1
 	shift
-	start -kernel ./vmlinuz -initrd ./guest.gz -m "${mem:-256M}" \
+	start -kernel "${kernel:-./vmlinuz}" -initrd ./guest.gz -m "${mem:-256M}" \
 		-append "console=ttyS0 panic=-1 quiet loglevel=4 lab=$script $extra" "$@"
 }
 
@@ -120,6 +121,16 @@ test_ide() {
 	check "TRIM reached the image" test "$(stat_of 1 discards)" -gt 0
 }
 
+# The kernel's other entries: 32-bit, by taking back its word that it has a 64-bit one; and PVH.
+test_entry32() {
+	cp vmlinuz "$work/vmlinuz32"
+	printf '\0' | dd of="$work/vmlinuz32" bs=1 seek=566 conv=notrunc 2>/dev/null
+	kernel=$work/vmlinuz32 boot entry.sh
+}
+test_pvh() {
+	kernel=./vmlinux boot entry.sh
+}
+
 # A disk with GRUB, kernel and initial RAM disk boots by itself: BUS FORMAT.
 installed() {
 	if [ ! -s system.raw ]; then
@@ -137,7 +148,7 @@ test_virtio_qcow2() { installed virtio qcow2; }
 test_ide_raw() { installed ide raw; }
 test_ide_qcow2() { installed ide qcow2; }
 
-few="machine ide cache files odd large ide_qcow2"
+few="machine ide cache files odd large entry32 pvh ide_qcow2"
 list=${1:-$few}
 [ "$list" = all ] && list="$few virtio_raw virtio_qcow2 ide_raw"
 for test in $(echo "$list" | tr ',' ' '); do

@@ -163,6 +163,7 @@ run_direct() {
 	cp tests/lab/host.sh "$tmp/lab/"
 	cp "$sluice" "$tmp/lab/sluice"
 	cp "$tmp/guest.gz" "$vmlinuz" "$tmp/lab/"
+	cp "$lab/vmlinux" "$tmp/lab/"
 	[ ! -e "$tmp/system.raw" ] || cp "$tmp/system.raw" "$tmp/lab/"
 	mv "$tmp/lab/$(basename "$vmlinuz")" "$tmp/lab/vmlinuz"
 	cd "$tmp/lab" && sh ./host.sh "${LAB:-}"
@@ -174,7 +175,6 @@ cpu=$cpu,-rdseed,-sha-ni,-fxsr-opt,-misalignsse,-3dnowprefetch,-osvw,-topoext,-n
 
 run_emulated() {
 	command -v qemu-system-x86_64 >/dev/null || cannot "the package qemu-system-x86 is missing"
-	unpack_kernel
 	h=$tmp/initrd
 	base "$h"
 	# shellcheck disable=SC2086 # a list
@@ -190,6 +190,7 @@ run_emulated() {
 	cp tests/lab/host-init "$h/sbin/init"
 	cp tests/lab/host.sh "$tmp/guest.gz" "$h/lab/"
 	cp "$vmlinuz" "$h/lab/vmlinuz"
+	cp "$lab/vmlinux" "$h/lab/"
 	[ ! -e "$tmp/system.raw" ] || cp "$tmp/system.raw" "$h/lab/"
 	mkdir -p "$h/usr/share/seabios"
 	cp /usr/share/seabios/bios*.bin "$h/usr/share/seabios/" 2>/dev/null
@@ -207,6 +208,7 @@ run_emulated() {
 
 fetch_kernel
 vmlinuz=$(ls "$lab"/kernel/boot/vmlinuz-*)
+unpack_kernel
 make_guest
 make_system
 if direct; then
