@@ -62,9 +62,10 @@ static int decode(const struct cmos *c, uint8_t v)
 static void time_fill_locked(struct cmos *c, time_t now)
 {
 	struct tm t;
-	int hour;
+	int hour, year;
 
 	gmtime_r(&now, &t);
+	year = t.tm_year < -1900 ? 0 : t.tm_year + 1900; /* nonsense that was set */
 	hour = c->byte[REG_B] & B_24H ? t.tm_hour : (t.tm_hour + 11) % 12 + 1;
 	c->byte[SECONDS] = encode(c, t.tm_sec);
 	c->byte[MINUTES] = encode(c, t.tm_min);
@@ -74,8 +75,8 @@ static void time_fill_locked(struct cmos *c, time_t now)
 	c->byte[WEEKDAY] = encode(c, t.tm_wday + 1);
 	c->byte[DAY] = encode(c, t.tm_mday);
 	c->byte[MONTH] = encode(c, t.tm_mon + 1);
-	c->byte[YEAR] = encode(c, t.tm_year % 100);
-	c->byte[CENTURY] = encode(c, 19 + t.tm_year / 100);
+	c->byte[YEAR] = encode(c, year % 100);
+	c->byte[CENTURY] = encode(c, year / 100);
 }
 
 /* The guest's clock from what it wrote; nonsense normalizes to some time. */

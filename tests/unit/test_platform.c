@@ -182,6 +182,23 @@ START_TEST(the_clock_keeps_what_was_set)
 }
 END_TEST
 
+/* Month 0, day 0 of year 0, and digits that are none. */
+START_TEST(nonsense_is_some_time)
+{
+	cmos_set(0x0b, 0x82);
+	for (uint8_t r = 0; r < 10; r++)
+		cmos_set(r, 0);
+	cmos_set(0x32, 0);
+	cmos_set(0x0b, 0x02);
+	ck_assert_uint_le(cmos(8), 0x12);
+	cmos_set(0x0b, 0x82);
+	for (uint8_t r = 0; r < 10; r++)
+		cmos_set(r, 0xff);
+	cmos_set(0x0b, 0x02);
+	ck_assert_uint_le(cmos(0), 0x59);
+}
+END_TEST
+
 START_TEST(the_clock_shows_the_hosts_time)
 {
 	time_t t = time(NULL), then;
@@ -214,6 +231,7 @@ int main(void)
 	tcase_add_test(tc, the_timer_runs_at_its_rate);
 	tcase_add_test(tc, the_memory_and_the_cpus_are_in_cmos);
 	tcase_add_test(tc, the_clock_keeps_what_was_set);
+	tcase_add_test(tc, nonsense_is_some_time);
 	tcase_add_test(tc, the_clock_shows_the_hosts_time);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);

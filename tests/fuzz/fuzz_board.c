@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * fuzz_board.c - the ports of a PC's board, at every width: clock, PM registers, power, fw_cfg.
+ *
+ * An input is a list of 8-byte steps; two in three go where something lives.  After each input
+ * the machine is reset and must be as at power-on: the clock runs, the signature is there.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include "devices/fw_cfg.h"
+#include "devices/platform.h"
+#include "tests/fuzz/fuzz.h"
+#include "tests/support/fake_machine.h"
+
+const char fuzz_name[] = "board";
+
+#define DEVICES 5
+
+static struct fake_machine *m;
+static struct device *dev[DEVICES];
+
+static void at_exit(void)
+{
+	for (unsigned i = 0; i < DEVICES; i++)
+		dev[i]->ops->destroy(dev[i]);
+	gmem_fini(&m->mem);
+	fake_machine_free(m);
+}
+
+static void must(bool ok)
+{
+	if (!ok)
+		abort();
+}
+
+static void init(void)
+{
+	if (m)
+		return;
+	m = fake_machine_new();
+	must(!gmem_init(&m->mem, 2 * MiB, NULL));
+	must(!power_create(&m->s, &dev[0]) && !acpi_pm_create(&m->s, &dev[1]) &&
+		!cmos_create(&m->s, 1, 0x32, &dev[2]) && !debug_exit_create(&m->s, &dev[3]) &&
+		!fw_cfg_create(&m->s, &dev[4]));
+	must(!fw_cfg_add_file(dev[4], "etc/something", "bytes", 5));
+	atexit(at_exit);
+}
+
+static uint16_t port(uint8_t a, uint8_t b)
+{
+	static const uint16_t base[] = {
+		0x70, 0x70, 0x600, 0x600, 0x600, 0x60, 0x92, 0xf4, 0x510, 0x510, 0x510};
+
+	if (a % 3 == 0)
+		return (uint16_t)(a << 8 | b);
+	return (uint16_t)(base[a % ARRAY_SIZE(base)] + b % 14);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
+{
+	init();
+	for (; n >= 8; p += 8, n -= 8) {
+		unsigned len = 1u << p[0] % 3;
+		uint64_t v = 0;
+
+		memcpy(&v, p + 3, 5);
+		if (p[0] & 0x80)
+			fake_write(m, BUS_PORT, port(p[1], p[2]), v, len);
+		else
+			fake_read(m, BUS_PORT, port(p[1], p[2]), len);
+		if ((p[0] & 0x7c) == 0x7c)
+			acpi_pm_button(dev[1]);
+	}
+	for (unsigned i = 0; i < DEVICES; i++)
+		if (dev[i]->ops->reset)
+			dev[i]->ops->reset(dev[i]);
+	must(!atomic_load(&m->irqs.line[ACPI_PM_GSI].level));
+	must(in8(m, 0x511) == 'Q');
+	out8(m, 0x70, 0x0d);
+	must(in8(m, 0x71) == 0x80);
+	must((in32(m, 0x600) & 0xfffffffe) == 0 && in8(m, 0x92) == 2);
+	return 0;
+}
+
+/* Eight programs of random steps. */
+size_t fuzz_seed(uint8_t *data, size_t size, unsigned n)
+{
+	uint64_t s = 0x9e3779b97f4a7c15ULL * (n + 1);
+	size_t len = 100 * 8;
+
+	if (n >= 8 || len > size)
+		return 0;
+	for (size_t i = 0; i < len; i++) {
+		s ^= s << 13;
+		s ^= s >> 7;
+		s ^= s << 17;
+		data[i] = (uint8_t)(s >> 32);
+	}
+	return len;
+}
