@@ -307,6 +307,17 @@ START_TEST(unsafe_never_says_that_it_is_off)
 }
 END_TEST
 
+/* Until let_go() nothing reaches the host file. */
+static void hold_on(void *arg)
+{
+	f.disk.hold.holding = true;
+}
+
+static void let_go(void *arg)
+{
+	fake_hold_release(&f.disk.hold.timer);
+}
+
 START_TEST(a_slow_flush_keeps_bsy_and_no_vcpu)
 {
 	uint8_t s;
@@ -314,13 +325,14 @@ START_TEST(a_slow_flush_keeps_bsy_and_no_vcpu)
 	memset(buf, 9, SECTOR);
 	ide_issue(&f, 0x30, 0, 1, 1, 0xe0);
 	ide_pio(&f, NULL, buf, SECTOR, &s);
-	fake_disk_hold(&f.disk);
+	fake_on_loop(&f.disk, hold_on, NULL);
 	ide_issue(&f, 0xe7, 0, 0, 0, 0xe0);
 	ck_assert_uint_eq(in8(f.m, 0x3f6), ST_BSY); /* and we are back */
 	ck_assert(!line());
 	out8(f.m, 0x1f7, 0xec); /* ignored */
+	ck_assert_uint_eq(in8(f.m, 0x3f6), ST_BSY);
+	fake_on_loop(&f.disk, let_go, NULL);
 	ck_assert_uint_eq(ide_settled(&f), ST_GOOD);
-	ck_assert(atomic_load(&f.disk.hold.released));
 	ck_assert(line());
 }
 END_TEST
@@ -328,12 +340,17 @@ END_TEST
 START_TEST(a_reset_waits_for_what_is_in_flight)
 {
 	ide_prd(&f, 0, IDE_DATA, 512 | PRD_LAST);
-	fake_disk_hold(&f.disk);
+	fake_on_loop(&f.disk, hold_on, NULL);
 	ide_issue(&f, 0xc8, 0, 7, 1, 0xe0);
 	out32(f.m, f.bm + 4, IDE_PRDT);
 	out8(f.m, f.bm, 9);
-	soft_reset();
-	ck_assert(atomic_load(&f.disk.hold.released));
+	fake_on_loop(&f.disk, hold_on, NULL); /* the loop has begun it */
+	out8(f.m, 0x3f6, CTL_SRST);
+	out8(f.m, 0x3f6, 0);
+	ck_assert_uint_eq(in8(f.m, 0x3f6), ST_BSY);
+	fake_on_loop(&f.disk, let_go, NULL);
+	ck_assert_uint_eq(ide_settled(&f), ST_GOOD);
+	ck_assert_uint_eq(*ide_mem(&f, IDE_DATA), blk_byte(7));
 	ck_assert(!line());
 	fake_disk_hold(&f.disk);
 	ide_issue(&f, 0xc8, 0, 7, 1, 0xe0);
