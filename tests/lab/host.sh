@@ -103,6 +103,14 @@ test_odd() {
 	)
 }
 
+# An old virtio driver; its flushes reach the host.
+test_legacy() {
+	raw "$work/d.raw" 16M
+	boot legacy.sh -drive "file=$work/d.raw,format=raw,disable-legacy=off"
+	check "the host was asked to flush" between 1 "$(stat_of 0 flushes)" 100
+	check "the change of the cache was counted" between 1 "$(stat_of 0 wce_changes)" 3
+}
+
 # Memory beyond 4 GiB, of which the guest touches little.
 test_large() {
 	mem=5G boot large.sh
@@ -148,7 +156,7 @@ test_virtio_qcow2() { installed virtio qcow2; }
 test_ide_raw() { installed ide raw; }
 test_ide_qcow2() { installed ide qcow2; }
 
-few="machine ide cache files odd large entry32 pvh ide_qcow2"
+few="machine ide cache files odd legacy large entry32 pvh ide_qcow2"
 list=${1:-$few}
 [ "$list" = all ] && list="$few virtio_raw virtio_qcow2 ide_raw"
 for test in $(echo "$list" | tr ',' ' '); do
