@@ -27,6 +27,8 @@ static int drop_piece(struct qcow2 *q, uint64_t off, uint64_t len, uint64_t *don
 	err = qcow2_l2_set(q, off, p.n, 0, 0);
 	if (!err && (m.kind == MAP_DATA || m.kind == MAP_ZERO_HOST))
 		err = qcow2_clusters_free(q, m.host_off >> q->h.cluster_bits, p.n);
+	if (!err && m.kind == MAP_COMPRESSED)
+		err = qcow2_free_compressed(q, &m);
 	qcow2_unclaim(q, &p);
 	return err;
 }

@@ -190,11 +190,13 @@ static int ext_from_disk(
 				"ERROR: ext_backing_format: len=%" PRIu32 " too large (>=%zu)", len,
 				sizeof(h->backing_format));
 		memcpy(h->backing_format, data, len);
+		h->backing_format[len] = '\0'; /* the last one counts */
 		return 0;
 	case QCOW2_EXT_DATA_FILE:
 		if (len >= sizeof(h->data_file))
 			return why_set(why, -EINVAL, "Name of the external data file too long");
 		memcpy(h->data_file, data, len);
+		h->data_file[len] = '\0';
 		return 0;
 	case QCOW2_EXT_FEATURES:
 		if (h->incompatible & ~KNOWN_INCOMPAT)

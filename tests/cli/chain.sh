@@ -123,6 +123,11 @@ resize o 3M
 resize --shrink n 1M
 !qemu-io -r -c 'read -P 1 0 1M' n | grep -c verif
 !qemu-img check n | head -2
+!qemu-img create -q -f qcow2 c 1M; qemu-io -c 'write -c -P 6 0 256k' c >/dev/null
+!qemu-io -c 'write -c -P 7 512k 256k' c >/dev/null
+resize --shrink c 128k
+!qemu-io -r -c 'read -P 6 0 128k' c | grep -c verif
+!qemu-img check c | head -1
 # rebase
 !rm -f *; qemu-img create -q -f qcow2 b0 1M; qemu-img create -q -f qcow2 b1 1M
 !qemu-img create -q -f qcow2 -b b0 -F qcow2 o; qemu-img create -q -f qcow2 -b o -F qcow2 t
@@ -182,6 +187,11 @@ commit o
 commit d
 !qemu-img check c | head -1; qemu-img check d | head -1; qemu-img map d | wc -l | grep -c .
 !qemu-io -r -c 'read -P 1 0 3M' -c 'read -P 0 3M 2M' d | grep -c verif
+!qemu-img create -q -f qcow2 c 1M; qemu-img create -q -f qcow2 -b c -F qcow2 d
+!qemu-io -c 'write -c -P 1 0 256k' d >/dev/null
+commit d
+!qemu-img check c | head -1; qemu-img check d | head -1; qemu-img map d | wc -l | grep -c .
+!qemu-io -r -c 'read -P 1 0 256k' d | grep -c verif
 # amend
 !rm -f *; qemu-img create -q -f qcow2 a 1M; qemu-img create -q -f qcow2 -o compat=0.10 a2 1M
 !qemu-img create -q -f raw r 1M; qemu-img create -q -f qcow2 -b a -F qcow2 o 2M

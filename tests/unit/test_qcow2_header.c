@@ -136,6 +136,23 @@ START_TEST(a_file_that_is_cut_short_is_refused)
 }
 END_TEST
 
+/* Extensions follow each other from byte 112: type, length, text padded to 8 bytes. */
+START_TEST(the_last_backing_format_counts)
+{
+	struct args a;
+
+	mem_set_be32(&m, 112, 0xe2792aca);
+	mem_set_be32(&m, 116, 5);
+	memcpy(m.data + 120, "qcow2", 5);
+	mem_set_be32(&m, 128, 0xe2792aca);
+	mem_set_be32(&m, 132, 3);
+	memcpy(m.data + 136, "raw\0\0\0\0", 8);
+	mem_set_be64(&m, 144, 0);
+	ck_assert_int_eq(read_header(&a), 0);
+	ck_assert_str_eq(a.h.backing_format, "raw");
+}
+END_TEST
+
 /* Any byte of the first 512 may be anything: reading ends, and ends inside its buffers. */
 START_TEST(no_value_of_a_byte_harms)
 {
@@ -279,6 +296,7 @@ int main(void)
 	tcase_add_test(t, a_new_image_reads_back);
 	tcase_add_loop_test(t, a_broken_field_is_refused_in_words, 0, (int)ARRAY_SIZE(bads));
 	tcase_add_test(t, a_file_that_is_cut_short_is_refused);
+	tcase_add_test(t, the_last_backing_format_counts);
 	tcase_add_test(t, no_value_of_a_byte_harms);
 	tcase_add_test(t, an_unknown_feature_is_called_by_its_name);
 	tcase_add_test(t, what_cannot_be_opened_is_refused_by_name);
