@@ -198,7 +198,7 @@ check-vm: all $(HELPERS)
 	$(Q)tests/run.sh $(RUN_vm)
 # Stock Debian kernels as guests, on an emulated AMD-V host where there is no real one.
 check-lab: all
-	$(Q)LAB=$${LAB:-all} LAB_TIMEOUT=880 TEST_TIMEOUT=900 tests/run.sh $(RUN_lab)
+	$(Q)LAB=$${LAB:-all} LAB_TIMEOUT=440 TEST_TIMEOUT=900 tests/run.sh $(RUN_lab)
 check-fuzz:
 	$(Q)$(MAKE) --no-print-directory SAN=1 fuzzers
 	$(Q)tests/run.sh $(RUN_fuzz)

@@ -156,9 +156,9 @@ test_virtio_qcow2() { installed virtio qcow2; }
 test_ide_raw() { installed ide raw; }
 test_ide_qcow2() { installed ide qcow2; }
 
-few="machine ide cache files odd legacy large ide_qcow2"
+few="machine ide cache files odd legacy ide_qcow2"
 list=${1:-$few}
-[ "$list" = all ] && list="$few entry32 pvh virtio_raw virtio_qcow2 ide_raw"
+[ "$list" = all ] && list="$few large entry32 pvh virtio_raw virtio_qcow2 ide_raw"
 for test in $(echo "$list" | tr ',' ' '); do
 	extra=
 	"test_$test"

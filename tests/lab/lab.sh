@@ -196,14 +196,26 @@ run_emulated() {
 	cp /usr/share/seabios/bios*.bin "$h/usr/share/seabios/" 2>/dev/null
 	mke2fs -q -F -t ext4 -O ^has_journal -m 0 -d "$h" "$tmp/host.img" 700M >"$tmp/log" 2>&1 ||
 		{ cat "$tmp/log"; exit 1; }
-	timeout -k 5 "${LAB_TIMEOUT:-280}" qemu-system-x86_64 -accel tcg,thread=multi -cpu "$cpu" \
+	if ! emulate && ! grep -q '^FAIL' "$tmp/log"; then
+		sed 's/^/    /' "$tmp/log"
+		echo "skip lab: the emulated host stood still, and was started once more"
+		emulate
+	fi
+	cat "$tmp/log"
+	grep -q '^lab: done' "$tmp/log" ||
+		echo "FAIL lab: the emulated host did not come to its end"
+}
+
+# The emulated host, from its start to its end; what it says goes to $tmp/log.  It has been seen to
+# stand still as a whole, its clocks too: that says nothing about the program under test.
+emulate() {
+	timeout -k 5 "${LAB_TIMEOUT:-140}" qemu-system-x86_64 -accel tcg,thread=multi -cpu "$cpu" \
 		-smp 2 -m 1536 -nodefaults -nographic -serial stdio -no-reboot \
 		-kernel "$lab/vmlinux" -initrd "$tmp/host.gz" \
 		-append "console=ttyS0 panic=-1 quiet mitigations=off LAB=${LAB:-}" \
-		-drive "if=virtio,file=$tmp/host.img,format=raw,cache=unsafe" </dev/null 2>&1 |
-		tr -d '\r' | tee "$tmp/log"
-	grep -q '^lab: done' "$tmp/log" ||
-		echo "FAIL lab: the emulated host did not come to its end"
+		-drive "if=virtio,file=$tmp/host.img,format=raw,snapshot=on" </dev/null 2>&1 |
+		tr -d '\r' >"$tmp/log"
+	grep -q '^lab: done' "$tmp/log"
 }
 
 fetch_kernel
