@@ -234,10 +234,6 @@ int boot_pvh_load(const struct gmem *m, const struct boot_source *src, struct bo
 	err = elf_load(&l);
 	if (err)
 		return err;
-	/* The kernel's segments may lie anywhere: what it shall find goes in last. */
-	err = boot_cmdline(m, src->cmdline, why);
-	if (err)
-		return err;
 	if (src->initrd) {
 		struct modlist_entry mod = {.size = src->initrd->size};
 
