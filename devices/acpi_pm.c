@@ -18,6 +18,7 @@
 #include <string.h>
 #include <time.h>
 #include "devices/platform.h"
+#include "vmm/util/bytes.h"
 
 #define PM_BYTES    12
 #define STATUS_TMR  0x0001
@@ -63,15 +64,12 @@ static void pm_read(struct bus_range *r, uint64_t off, void *data, unsigned len)
 		p->status |= STATUS_TMR;
 		p->carry_seen = t >> 31;
 	}
-	reg[0] = (uint8_t)p->status;
-	reg[1] = (uint8_t)(p->status >> 8);
-	reg[2] = (uint8_t)p->enable;
-	reg[3] = (uint8_t)(p->enable >> 8);
+	le_put(reg, p->status, 2);
+	le_put(reg + 2, p->enable, 2);
 	reg[CONTROL] = CONTROL_SCI;
 	reg[CONTROL + 1] = p->sleep_type;
 	pthread_mutex_unlock(&p->lock);
-	for (unsigned i = 0; i < 4; i++)
-		reg[TIMER + i] = (uint8_t)(t >> 8 * i);
+	le_put(reg + TIMER, t, 4);
 	memcpy(data, reg + off, len);
 }
 

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <time.h>
 #include "devices/platform.h"
+#include "vmm/util/bytes.h"
 
 #define CMOS_PORT 0x70
 #define CMOS_BYTES 128
@@ -159,12 +160,6 @@ static void cmos_write(struct bus_range *r, uint64_t off, const void *data, unsi
 	pthread_mutex_unlock(&c->lock);
 }
 
-static void put(struct cmos *c, unsigned at, uint64_t v, unsigned bytes)
-{
-	for (unsigned i = 0; i < bytes; i++)
-		c->byte[at + i] = (uint8_t)(v >> 8 * i);
-}
-
 static void cmos_reset(struct device *dev)
 {
 	struct cmos *c = container_of(dev, struct cmos, dev);
@@ -178,13 +173,13 @@ static void cmos_reset(struct device *dev)
 	c->byte[REG_A] = A_DEFAULT;
 	c->byte[REG_B] = B_24H;
 	c->byte[REG_D] = D_VALID;
-	put(c, 0x15, 640, 2);
-	put(c, 0x17, min_u64(ext_kib, 65535), 2);
-	put(c, 0x30, min_u64(ext_kib, 65535), 2);
-	put(c, 0x34, low > 16 * MiB ? (low - 16 * MiB) / (64 * KiB) : 0, 2);
+	le_put(c->byte + 0x15, 640, 2);
+	le_put(c->byte + 0x17, min_u64(ext_kib, 65535), 2);
+	le_put(c->byte + 0x30, min_u64(ext_kib, 65535), 2);
+	le_put(c->byte + 0x34, low > 16 * MiB ? (low - 16 * MiB) / (64 * KiB) : 0, 2);
 	c->byte[0x38] = (uint8_t)(c->boot_order >> 4 & 0xf0);
 	c->byte[0x3d] = (uint8_t)c->boot_order;
-	put(c, 0x5b, high / (64 * KiB), 3);
+	le_put(c->byte + 0x5b, high / (64 * KiB), 3);
 	c->byte[0x5f] = (uint8_t)(c->n_cpus - 1);
 	pthread_mutex_unlock(&c->lock);
 }

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "devices/fw_cfg.h"
+#include "vmm/util/bytes.h"
 
 #define PORT	   0x510
 #define SIGNATURE  0x00
@@ -97,12 +98,6 @@ int fw_cfg_add(struct device *d, unsigned key, const void *data, uint32_t len)
 	return 0;
 }
 
-static void put_be(uint8_t *p, uint32_t v, unsigned bytes)
-{
-	for (unsigned i = 0; i < bytes; i++)
-		p[i] = (uint8_t)(v >> 8 * (bytes - 1 - i));
-}
-
 int fw_cfg_add_file(struct device *d, const char *name, const void *data, uint32_t len)
 {
 	struct fw_cfg *f = container_of(d, struct fw_cfg, dev);
@@ -115,10 +110,10 @@ int fw_cfg_add_file(struct device *d, const char *name, const void *data, uint32
 	err = fw_cfg_add(d, FILE_FIRST + f->n_files, data, len);
 	if (err)
 		return err;
-	put_be(e, len, 4);
-	put_be(e + 4, FILE_FIRST + f->n_files, 2);
+	be_put(e, len, 4);
+	be_put(e + 4, FILE_FIRST + f->n_files, 2);
 	memcpy(e + 8, name, strlen(name));
-	put_be(f->directory, ++f->n_files, 4);
+	be_put(f->directory, ++f->n_files, 4);
 	return 0;
 }
 

@@ -12,6 +12,7 @@
  */
 #include <string.h>
 #include "devices/ide_int.h"
+#include "vmm/util/bytes.h"
 
 #define CD_SECTOR  2048
 #define CD_SECTORS (CD_SECTOR / SECTOR)
@@ -20,19 +21,10 @@
 enum { KEY_NOT_READY = 2, KEY_MEDIUM = 3, KEY_ILLEGAL = 5, KEY_ATTENTION = 6, KEY_ABORTED = 11 };
 enum { REASON_COMMAND = 1, REASON_IN = 2, REASON_END = 3 };
 
-static uint32_t be(const uint8_t *p, unsigned n)
+/* A field of the packet. */
+static uint32_t field(const struct ide_drive *d, unsigned at, unsigned n)
 {
-	uint32_t v = 0;
-
-	for (unsigned i = 0; i < n; i++)
-		v = v << 8 | p[i];
-	return v;
-}
-
-static void put_be(uint8_t *p, uint32_t v, unsigned n)
-{
-	for (unsigned i = n; i-- > 0; v >>= 8)
-		p[i] = (uint8_t)v;
+	return (uint32_t)be_get(d->packet + at, n);
 }
 
 static uint32_t disc_sectors(const struct ide_drive *d)
@@ -134,7 +126,7 @@ static void cmd_inquiry(struct ide_drive *d)
 	b[3] = 0x21; /* ATAPI, format 1 */
 	b[4] = 31;
 	memcpy(b + 8, "SLUICE  SLUICE CD-ROM   1.0 ", 28);
-	answer(d, 36, be(d->packet + 3, 2));
+	answer(d, 36, field(d, 3, 2));
 }
 
 static void cmd_request_sense(struct ide_drive *d)
@@ -161,8 +153,8 @@ static void cmd_capacity(struct ide_drive *d)
 {
 	if (!ready(d))
 		return;
-	put_be(d->buf, disc_sectors(d) - 1, 4);
-	put_be(d->buf + 4, CD_SECTOR, 4);
+	be_put(d->buf, disc_sectors(d) - 1, 4);
+	be_put(d->buf + 4, CD_SECTOR, 4);
 	answer(d, 8, 8);
 }
 
@@ -191,19 +183,19 @@ static void read_disc(struct ide_drive *d, uint32_t lba, uint32_t n)
 
 static void cmd_read10(struct ide_drive *d)
 {
-	read_disc(d, be(d->packet + 2, 4), be(d->packet + 7, 2));
+	read_disc(d, field(d, 2, 4), field(d, 7, 2));
 }
 
 static void cmd_read12(struct ide_drive *d)
 {
-	read_disc(d, be(d->packet + 2, 4), be(d->packet + 6, 4));
+	read_disc(d, field(d, 2, 4), field(d, 6, 4));
 }
 
 /* READ CD of user data only, which is what a data disc has. */
 static void cmd_read_cd(struct ide_drive *d)
 {
 	if ((d->packet[9] & 0xf8) == 0x10)
-		read_disc(d, be(d->packet + 2, 4), be(d->packet + 6, 3));
+		read_disc(d, field(d, 2, 4), field(d, 6, 3));
 	else if (d->packet[9] == 0)
 		ide_end(d, 0);
 	else
@@ -215,7 +207,7 @@ static void put_address(uint8_t *p, uint32_t lba, bool msf)
 	uint32_t f = lba + 150; /* two seconds lie before the first */
 
 	if (!msf) {
-		put_be(p, lba, 4);
+		be_put(p, lba, 4);
 		return;
 	}
 	p[0] = 0;
@@ -257,8 +249,8 @@ static void cmd_toc(struct ide_drive *d)
 		refuse(d, KEY_ILLEGAL, 0x24);
 		return;
 	}
-	put_be(b, (uint32_t)(p - b - 2), 2);
-	answer(d, (uint32_t)(p - b), be(d->packet + 7, 2));
+	be_put(b, (uint32_t)(p - b - 2), 2);
+	answer(d, (uint32_t)(p - b), field(d, 7, 2));
 }
 
 /* MODE SENSE (10): error recovery, audio control, capabilities. */
@@ -283,14 +275,14 @@ static void cmd_mode_sense(struct ide_drive *d)
 		b[n + 1] = 20;
 		b[n + 2] = 0x3b; /* reads CD-R, CD-RW, DVD */
 		b[n + 6] = (uint8_t)(0x29 | d->door_locked << 1); /* tray, can lock and eject */
-		put_be(b + n + 8, 706, 2); /* speed: 4 times */
-		put_be(b + n + 12, 512, 2);
-		put_be(b + n + 14, 706, 2);
+		be_put(b + n + 8, 706, 2); /* speed: 4 times */
+		be_put(b + n + 12, 512, 2);
+		be_put(b + n + 14, 706, 2);
 		n += 22;
 	}
-	put_be(b, n - 2, 2);
+	be_put(b, n - 2, 2);
 	b[2] = !d->disk || d->door_open ? 0x70 : 0x01; /* no disc, or a data disc */
-	answer(d, n, be(d->packet + 7, 2));
+	answer(d, n, field(d, 7, 2));
 }
 
 static void cmd_configuration(struct ide_drive *d)
@@ -299,24 +291,24 @@ static void cmd_configuration(struct ide_drive *d)
 	bool dvd = d->disk && disk_size(d->disk) > 1100 * MiB;
 
 	memset(b, 0, 40);
-	put_be(b + 6, !d->disk || d->door_open ? 0 : dvd ? 0x10 : 0x08, 2); /* current profile */
+	be_put(b + 6, !d->disk || d->door_open ? 0 : dvd ? 0x10 : 0x08, 2); /* current profile */
 	b[10] = 0x03; /* feature 0, profile list: persistent and current */
 	b[11] = 8;
-	put_be(b + 12, 0x10, 2);
+	be_put(b + 12, 0x10, 2);
 	b[14] = dvd;
-	put_be(b + 16, 0x08, 2);
+	be_put(b + 16, 0x08, 2);
 	b[18] = d->disk && !dvd;
-	put_be(b + 20, 0x0001, 2); /* core */
+	be_put(b + 20, 0x0001, 2); /* core */
 	b[22] = 0x0b;
 	b[23] = 8;
-	put_be(b + 24, 2, 4); /* ATAPI */
+	be_put(b + 24, 2, 4); /* ATAPI */
 	b[28] = 1;
-	put_be(b + 32, 0x0003, 2); /* removable medium */
+	be_put(b + 32, 0x0003, 2); /* removable medium */
 	b[34] = 0x03;
 	b[35] = 4;
 	b[36] = 0x29; /* tray, eject, lock */
-	put_be(b, 40 - 4, 4);
-	answer(d, 40, be(d->packet + 7, 2));
+	be_put(b, 40 - 4, 4);
+	answer(d, 40, field(d, 7, 2));
 }
 
 /* Polled only; class 4: what has become of the medium. */
@@ -333,7 +325,7 @@ static void cmd_event_status(struct ide_drive *d)
 	if (!(d->packet[4] & 0x10)) {
 		b[1] = 2;
 		b[2] = 0x80;
-		answer(d, 4, be(d->packet + 7, 2));
+		answer(d, 4, field(d, 7, 2));
 		return;
 	}
 	b[1] = 6;
@@ -341,7 +333,7 @@ static void cmd_event_status(struct ide_drive *d)
 	b[4] = d->event;
 	b[5] = (uint8_t)(d->door_open | (d->disk && !d->door_open) << 1);
 	d->event = 0;
-	answer(d, 8, be(d->packet + 7, 2));
+	answer(d, 8, field(d, 7, 2));
 }
 
 static void cmd_start_stop(struct ide_drive *d)
@@ -376,13 +368,13 @@ static void cmd_disc_info(struct ide_drive *d)
 	d->buf[2] = 0x0e; /* finalized */
 	d->buf[3] = d->buf[4] = d->buf[5] = d->buf[6] = 1;
 	d->buf[7] = 0x20;
-	answer(d, 34, be(d->packet + 7, 2));
+	answer(d, 34, field(d, 7, 2));
 }
 
 static void cmd_mechanism(struct ide_drive *d)
 {
 	memset(d->buf, 0, 8);
-	answer(d, 8, be(d->packet + 8, 2));
+	answer(d, 8, field(d, 8, 2));
 }
 
 static void (*const packets[256])(struct ide_drive *d) = {

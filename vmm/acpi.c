@@ -15,6 +15,7 @@
 #include "devices/platform.h"
 #include "vmm/boot.h"
 #include "vmm/embed.h"
+#include "vmm/util/bytes.h"
 
 #define HEADER_BYTES 36
 #define FADT_BYTES   244 /* version 3 */

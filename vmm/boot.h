@@ -55,20 +55,4 @@ must_check int boot_initrd(const struct gmem *m, const struct blob *initrd, uint
 /* Puts the command line at BOOT_CMDLINE; checks that there is RAM up to LOW_RAM_END. */
 must_check int boot_cmdline(const struct gmem *m, const char *text, struct why *why);
 
-/* Little-endian fields of tables that are given by offset. */
-static inline void le_put(uint8_t *p, uint64_t v, unsigned bytes)
-{
-	for (unsigned i = 0; i < bytes; i++)
-		p[i] = (uint8_t)(v >> 8 * i);
-}
-
-static inline uint64_t le_get(const uint8_t *p, unsigned bytes)
-{
-	uint64_t v = 0;
-
-	for (unsigned i = 0; i < bytes; i++)
-		v |= (uint64_t)p[i] << 8 * i;
-	return v;
-}
-
 #endif

@@ -16,6 +16,7 @@
 
 #include <inttypes.h>
 #include <string.h>
+#include "vmm/util/bytes.h"
 
 /* The setup header, by its offset in the file and in the boot parameters. */
 enum {

@@ -23,6 +23,7 @@
 #include "vmm/acpi.h"
 #include "vmm/boot.h"
 #include "vmm/kvm.h"
+#include "vmm/util/bytes.h"
 
 #define ROM_MAX	 (16 * MiB)
 #define ROM_UNIT (64 * KiB)

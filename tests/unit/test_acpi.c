@@ -7,6 +7,7 @@
 #include "devices/platform.h"
 #include "vmm/acpi.h"
 #include "vmm/boot.h"
+#include "vmm/util/bytes.h"
 
 static struct gmem mem;
 

@@ -5,6 +5,7 @@
 #include <check.h>
 #include <string.h>
 #include "vmm/boot_linux.h"
+#include "vmm/util/bytes.h"
 
 #define SETUP_BYTES (5 * 512)
 #define MEM	    (32 * MiB)

@@ -31,4 +31,35 @@ BYTES_TYPE(le16, 16, le16toh, htole16)
 BYTES_TYPE(le32, 32, le32toh, htole32)
 BYTES_TYPE(le64, 64, le64toh, htole64)
 
+/* Fields of tables that are given by offset and width: the lowest n bytes of v, n from 1 to 8. */
+static inline void le_put(uint8_t *p, uint64_t v, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		p[i] = (uint8_t)(v >> 8 * i);
+}
+
+static inline uint64_t le_get(const uint8_t *p, unsigned n)
+{
+	uint64_t v = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		v |= (uint64_t)p[i] << 8 * i;
+	return v;
+}
+
+static inline void be_put(uint8_t *p, uint64_t v, unsigned n)
+{
+	for (unsigned i = n; i-- > 0; v >>= 8)
+		p[i] = (uint8_t)v;
+}
+
+static inline uint64_t be_get(const uint8_t *p, unsigned n)
+{
+	uint64_t v = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		v = v << 8 | p[i];
+	return v;
+}
+
 #endif
