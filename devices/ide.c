@@ -11,9 +11,9 @@
  * Data moves as fast as the guest asks: the next block of a command is there when the last one
  * is through, so a string instruction that reads on finds data.
  *
- * KVM may hold back writes to the data port (vmm/vcpu.c).  They arrive at the next exit; a guest
+ * KVM may hold back writes to the data port (vmm/held.c).  They arrive at the next exit; a guest
  * that sends its last word and then waits for the interrupt makes none, so while a drive waits
- * for data its loop has them fetched every few milliseconds.
+ * for data its loop has them fetched every millisecond (SETTLE_NS).
  *
  * Not here: commands (ide_cmd.c, ide_io.c), bus master (ide_dma.c).
  */
@@ -89,6 +89,12 @@ void ide_data_in(struct ide_drive *d, uint32_t len, uint32_t block, bool irq)
 		ide_packet_block(d);
 	if (irq)
 		ide_interrupt(d);
+}
+
+void ide_sector_in(struct ide_drive *d)
+{
+	d->x.left = 0;
+	ide_data_in(d, SECTOR, SECTOR, true);
 }
 
 /* ---- data that is on its way ---- */
@@ -243,6 +249,14 @@ void ide_loop_unlock(struct ide_drive *d)
 	if (d->phase != IDE_BUSY)
 		pthread_cond_broadcast(&d->chan->calm);
 	chan_unlock(d->chan);
+}
+
+void ide_loop_dma_end(struct ide_drive *d, uint8_t error)
+{
+	ide_loop_lock(d);
+	ide_dma_over(d);
+	ide_end(d, error);
+	ide_loop_unlock(d);
 }
 
 void ide_loop_end(struct ide_drive *d, uint8_t error)

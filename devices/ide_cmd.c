@@ -101,8 +101,7 @@ static void cmd_good(struct ide_drive *d)
 static void cmd_identify(struct ide_drive *d)
 {
 	ide_identify(d);
-	d->x.left = 0;
-	ide_data_in(d, SECTOR, SECTOR, true);
+	ide_sector_in(d);
 }
 
 static void cmd_set_multiple(struct ide_drive *d)
@@ -184,8 +183,7 @@ static void smart_page(struct ide_drive *d)
 	for (unsigned i = 0; i < SECTOR - 1; i++)
 		sum = (uint8_t)(sum + d->buf[i]);
 	d->buf[SECTOR - 1] = (uint8_t)-sum;
-	d->x.left = 0;
-	ide_data_in(d, SECTOR, SECTOR, true);
+	ide_sector_in(d);
 }
 
 static void cmd_smart(struct ide_drive *d)
@@ -259,8 +257,7 @@ static void cmd_not_a_disk(struct ide_drive *d)
 static void cmd_identify_packet(struct ide_drive *d)
 {
 	ide_identify_packet(d);
-	d->x.left = 0;
-	ide_data_in(d, SECTOR, SECTOR, true);
+	ide_sector_in(d);
 }
 
 static void (*const packet_device[256])(struct ide_drive *d) = {

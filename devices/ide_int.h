@@ -150,11 +150,14 @@ void ide_end(struct ide_drive *d, uint8_t error);
 /* The guest is to read, or write, len bytes of buf, block by block; irq: begins with one. */
 void ide_data_in(struct ide_drive *d, uint32_t len, uint32_t block, bool irq);
 void ide_data_out(struct ide_drive *d, uint32_t len, uint32_t block, bool irq);
+/* An answer of one sector, which is in buf, and the end of the command. */
+void ide_sector_in(struct ide_drive *d);
 void ide_signature(struct ide_drive *d);
 /* The loop takes the lock; and gives it back, having left BUSY or posted again. */
 void ide_loop_lock(struct ide_drive *d);
 void ide_loop_unlock(struct ide_drive *d);
 void ide_loop_end(struct ide_drive *d, uint8_t error);
+void ide_loop_dma_end(struct ide_drive *d, uint8_t error); /* and the bus master's part */
 
 /* ide_cmd.c */
 void ide_command(struct ide_drive *d);

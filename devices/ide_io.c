@@ -298,10 +298,7 @@ static void trim_next(struct ide_drive *d)
 		disk_submit(d->disk, &d->req);
 		return;
 	}
-	ide_loop_lock(d);
-	ide_dma_over(d);
-	ide_end(d, 0);
-	ide_loop_unlock(d);
+	ide_loop_dma_end(d, 0);
 }
 
 static void trim_done(struct blk_req *r, int err)
@@ -319,10 +316,7 @@ void ide_loop_trim(struct ide_drive *d)
 {
 	d->len = ide_loop_prd_copy(d, d->x.left * SECTOR, false);
 	if (d->len < d->x.left * SECTOR) {
-		ide_loop_lock(d);
-		ide_dma_over(d);
-		ide_end(d, ER_ABRT);
-		ide_loop_unlock(d);
+		ide_loop_dma_end(d, ER_ABRT);
 		return;
 	}
 	d->trim_at = 0;

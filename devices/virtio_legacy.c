@@ -10,7 +10,6 @@
  * Registers are accessed at their own width, as drivers do; others read as zeros.
  */
 #include <string.h>
-#include <unistd.h>
 #include "devices/virtio_legacy.h"
 #include "devices/virtio_pci_regs.h"
 
@@ -25,15 +24,10 @@ static unsigned config_at(struct virtio_pci *v)
 	return msix_enabled(&v->msix) ? 24 : 20;
 }
 
-static struct virtio_queue_regs *selected(struct virtio_pci *v)
-{
-	return v->queue_select < v->num_queues ? &v->queue[v->queue_select] : NULL;
-}
-
 /* 2.7.2: descriptors, available ring, and at the next page the used ring. */
 static void place_queue(struct virtio_pci *v, uint32_t page)
 {
-	struct virtio_queue_regs *q = selected(v);
+	struct virtio_queue_regs *q = virtio_pci_selected(v);
 
 	if (!q)
 		return;
@@ -51,7 +45,7 @@ static void place_queue(struct virtio_pci *v, uint32_t page)
 
 static uint32_t get_locked(struct virtio_pci *v, unsigned off)
 {
-	struct virtio_queue_regs *q = selected(v);
+	struct virtio_queue_regs *q = virtio_pci_selected(v);
 
 	switch (off) {
 	case L_OFFERED:
@@ -75,15 +69,9 @@ static uint32_t get_locked(struct virtio_pci *v, unsigned off)
 	}
 }
 
-static uint16_t vector_checked(const struct virtio_pci *v, uint32_t n)
-{
-	return n <= v->num_queues ? (uint16_t)n : MSI_NO_VECTOR;
-}
-
 static void set_locked(struct virtio_pci *v, unsigned off, uint32_t value)
 {
-	static const uint64_t one = 1;
-	struct virtio_queue_regs *q = selected(v);
+	struct virtio_queue_regs *q = virtio_pci_selected(v);
 
 	switch (off) {
 	case L_FEATURES:
@@ -100,20 +88,18 @@ static void set_locked(struct virtio_pci *v, unsigned off, uint32_t value)
 		v->queue_select = (uint16_t)value;
 		break;
 	case L_NOTIFY:
-		if (value < v->num_queues &&
-			write(v->queue[value].kick_fd, &one, sizeof(one)) < 0)
-			assert(errno == EAGAIN); /* 2^64-2 signals wait already */
+		virtio_pci_kick(v, value);
 		break;
 	case L_STATUS:
 		v->legacy = v->legacy || value & STATUS_DRIVER_OK;
 		virtio_pci_status_write(v, (uint8_t)value & (uint8_t)~STATUS_FEATURES_OK);
 		break;
 	case L_CONFIG_VECTOR:
-		atomic_store(&v->config_vector, vector_checked(v, value));
+		atomic_store(&v->config_vector, virtio_pci_vector(v, value));
 		break;
 	case L_QUEUE_VECTOR:
 		if (q)
-			atomic_store(&q->vector, vector_checked(v, value));
+			atomic_store(&q->vector, virtio_pci_vector(v, value));
 		break;
 	default:
 		break;

@@ -172,7 +172,7 @@ void virtio_pci_queue_enable(struct virtio_pci *v, unsigned i)
 }
 
 /* The selected queue, or NULL. */
-static struct virtio_queue_regs *selected(struct virtio_pci *v)
+struct virtio_queue_regs *virtio_pci_selected(struct virtio_pci *v)
 {
 	return v->queue_select < v->num_queues ? &v->queue[v->queue_select] : NULL;
 }
@@ -186,7 +186,7 @@ static uint32_t half(uint64_t v, unsigned which)
 
 static uint32_t queue_get_locked(struct virtio_pci *v, unsigned off)
 {
-	const struct virtio_queue_regs *q = selected(v);
+	const struct virtio_queue_regs *q = virtio_pci_selected(v);
 
 	if (!q)
 		return off == COMMON_QUEUE_VECTOR ? MSI_NO_VECTOR : 0;
@@ -250,7 +250,7 @@ static void features_write_locked(struct virtio_pci *v, uint32_t value)
 	v->features |= (uint64_t)value << shift;
 }
 
-static uint16_t vector_checked(const struct virtio_pci *v, uint32_t value)
+uint16_t virtio_pci_vector(const struct virtio_pci *v, uint32_t value)
 {
 	return value < v->msix.n ? (uint16_t)value : MSI_NO_VECTOR;
 }
@@ -262,12 +262,12 @@ static void set_half(uint64_t *v, unsigned which, uint32_t value)
 
 static void queue_set_locked(struct virtio_pci *v, unsigned off, uint32_t value)
 {
-	struct virtio_queue_regs *q = selected(v);
+	struct virtio_queue_regs *q = virtio_pci_selected(v);
 
 	if (!q)
 		return;
 	if (off == COMMON_QUEUE_VECTOR) {
-		atomic_store(&q->vector, vector_checked(v, value));
+		atomic_store(&q->vector, virtio_pci_vector(v, value));
 		return;
 	}
 	if (off == COMMON_QUEUE_RESET) {
@@ -316,7 +316,7 @@ static void common_set_locked(struct virtio_pci *v, unsigned off, uint32_t value
 		features_write_locked(v, value);
 		break;
 	case COMMON_CONFIG_VECTOR:
-		atomic_store(&v->config_vector, vector_checked(v, value));
+		atomic_store(&v->config_vector, virtio_pci_vector(v, value));
 		break;
 	case COMMON_STATUS:
 		virtio_pci_status_write(v, (uint8_t)value);
@@ -396,13 +396,18 @@ void virtio_pci_config_write(struct virtio_pci *v, uint64_t off, const uint8_t *
 
 /* The BAR. */
 
-static void notify(struct virtio_pci *v, uint64_t off, unsigned len)
+void virtio_pci_kick(struct virtio_pci *v, uint64_t q)
 {
 	static const uint64_t one = 1;
 
+	if (q < v->num_queues && write(v->queue[q].kick_fd, &one, sizeof(one)) < 0)
+		assert(errno == EAGAIN); /* 2^64-2 signals wait already */
+}
+
+static void notify(struct virtio_pci *v, uint64_t off, unsigned len)
+{
 	for (uint64_t q = off / NOTIFY_STRIDE; q <= (off + len - 1) / NOTIFY_STRIDE; q++)
-		if (q < v->num_queues && write(v->queue[q].kick_fd, &one, sizeof(one)) < 0)
-			assert(errno == EAGAIN); /* 2^64-2 signals wait already */
+		virtio_pci_kick(v, q);
 }
 
 /* An access to the BAR, by way of memory or of configuration space. */
