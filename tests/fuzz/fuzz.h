@@ -17,4 +17,17 @@ size_t fuzz_seed(uint8_t *data, size_t size, unsigned n);
 /* Must come back, whatever the input; 0. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+/* Noise, the same for the same n: a seed for targets to which all bytes are steps. */
+static inline void fuzz_noise(uint8_t *data, size_t len, unsigned n)
+{
+	uint64_t s = 0x9e3779b97f4a7c15ULL * (n + 1);
+
+	for (size_t i = 0; i < len; i++) {
+		s ^= s << 13;
+		s ^= s >> 7;
+		s ^= s << 17;
+		data[i] = (uint8_t)(s >> 24);
+	}
+}
+
 #endif

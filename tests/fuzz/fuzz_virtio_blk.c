@@ -210,16 +210,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 /* Sixteen programs of random steps, all kinds of them. */
 size_t fuzz_seed(uint8_t *data, size_t size, unsigned n)
 {
-	uint64_t s = 0x9e3779b97f4a7c15ULL * (n + 1);
 	size_t len = 300 * sizeof(struct step);
 
 	if (n >= 16 || len > size)
 		return 0;
-	for (size_t i = 0; i < len; i++) {
-		s ^= s << 13;
-		s ^= s >> 7;
-		s ^= s << 17;
-		data[i] = (uint8_t)(s >> 24);
-	}
+	fuzz_noise(data, len, n);
 	return len;
 }

@@ -4,17 +4,7 @@
 # bench.sh - one mode of the install bench: rows, JSON, picture, and nothing left behind.
 
 cd "${TMPDIR:?run me by tests/run.sh}" || exit 1
-status=0
-
-verdict() {
-	if [ "$2" -eq 0 ]; then
-		echo "ok $1"
-	else
-		echo "FAIL $1"
-		sed 's/^/  | /' out err
-		status=1
-	fi
-}
+. "$SRC/tests/support/verdict.sh"
 
 plot=
 command -v gnuplot >/dev/null && plot="--plot r.svg"

@@ -8,22 +8,11 @@
 # in one step differs in the counts by what that step costs.
 
 cd "${TMPDIR:?run me by tests/run.sh}" || exit 1
-status=0
+. "$SRC/tests/support/verdict.sh"
 if [ ! -w /dev/kvm ]; then
 	echo "skip all: /dev/kvm is missing or forbidden"
 	exit 0
 fi
-
-# verdict NAME STATUS-OF-THE-CHECK
-verdict() {
-	if [ "$2" -eq 0 ]; then
-		echo "ok $1"
-	else
-		echo "FAIL $1"
-		sed 's/^/  | /' out err 2>/dev/null
-		status=1
-	fi
-}
 
 # boot FORMAT MODE SCRIPT: runs the job on a fresh image; see out, err and stats.json.
 boot() {

@@ -8,17 +8,7 @@
 # run with the status in its last but three bytes.
 
 cd "${TMPDIR:?run me by tests/run.sh}" || exit 1
-status=0
-
-verdict() {
-	if [ "$2" -eq 0 ]; then
-		echo "ok $1"
-	else
-		echo "FAIL $1"
-		sed 's/^/  | /' out err 2>/dev/null
-		status=1
-	fi
-}
+. "$SRC/tests/support/verdict.sh"
 
 # sector FILE STATUS: the boot sector above on a disk of 1 MiB.
 sector() {

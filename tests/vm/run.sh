@@ -6,18 +6,7 @@
 # The guests are a few instructions each, put together here, and the built-in one.
 
 cd "${TMPDIR:?run me by tests/run.sh}" || exit 1
-status=0
-
-# verdict NAME STATUS-OF-THE-CHECK
-verdict() {
-	if [ "$2" -eq 0 ]; then
-		echo "ok $1"
-	else
-		echo "FAIL $1"
-		sed 's/^/  | /' out err 2>/dev/null
-		status=1
-	fi
-}
+. "$SRC/tests/support/verdict.sh"
 
 # ends NAME STATUS WORDS ARGUMENT...: sluice run ends so, with these words (none: '') on stderr.
 ends() {

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: MIT
+#
+# verdict.sh - read by the scripts of tests/vm: says how a check ended, for tests/run.sh to count.
+
+status=0
+
+# verdict NAME STATUS-OF-THE-CHECK: if it failed, with what is in the files out and err.
+verdict() {
+	if [ "$2" -eq 0 ]; then
+		echo "ok $1"
+	else
+		echo "FAIL $1"
+		sed 's/^/  | /' out err 2>/dev/null
+		status=1
+	fi
+}
