@@ -112,26 +112,29 @@ static void print_selector(const struct selector *s, char *out, size_t room)
 
 /* ---- choices ---- */
 
+static enum role role_at(const struct explorer *e, uint32_t k)
+{
+	return role_of(&e->roles, &e->r->log.host[e->k.model.pending[e->k.data[k]]]);
+}
+
 static bool selected(const struct explorer *e, const struct selector *s, uint32_t k)
 {
-	const struct host_op *o = &e->r->log.host[e->model.pending[e->data[k]]];
-
-	return s->roles >> role_of(&e->roles, o) & 1;
+	return s->roles >> role_at(e, k) & 1;
 }
 
 /* k: the one to lose, where it is alone.  False: there is nothing to lose. */
 static bool choose(struct explorer *e, const struct selector *s, uint32_t k)
 {
-	bool any = s->roles == NOTHING || (s->first_size && e->n_sizes > 1);
+	bool any = s->roles == NOTHING || (s->first_size && e->k.n_sizes > 1);
 
-	explorer_set_all(e, FATE_WHOLE);
+	cuts_set_all(&e->k, FATE_WHOLE);
 	if (s->first_size)
-		e->c.size = e->sizes[0];
-	e->c.tear = 0x5eed;
-	for (uint32_t i = 0; i < e->n_data; i++) {
+		e->k.c.size = e->k.sizes[0];
+	e->k.c.tear = 0x5eed;
+	for (uint32_t i = 0; i < e->k.n_data; i++) {
 		if (!selected(e, s, i) || (s->alone && i != k))
 			continue;
-		e->c.fate[e->data[i]] = s->torn ? FATE_TORN : FATE_LOST;
+		e->k.c.fate[e->k.data[i]] = s->torn ? FATE_TORN : FATE_LOST;
 		any = true;
 	}
 	return any;
@@ -150,10 +153,10 @@ static bool find_selector(struct explorer *e, struct selector *s)
 	unsigned roles = 0;
 	uint32_t last = 0;
 
-	for (uint32_t k = 0; k < e->n_data; k++) {
-		if (e->c.fate[e->data[k]] == FATE_WHOLE)
+	for (uint32_t k = 0; k < e->k.n_data; k++) {
+		if (e->k.c.fate[e->k.data[k]] == FATE_WHOLE)
 			continue;
-		roles |= 1u << role_of(&e->roles, &e->r->log.host[e->model.pending[e->data[k]]]);
+		roles |= 1u << role_at(e, k);
 		last = k;
 	}
 	*s = (struct selector){.roles = NOTHING};
@@ -193,10 +196,10 @@ static void exact_spec(const struct explorer *e, char *out, size_t room)
 {
 	size_t n = (size_t)snprintf(out, room,
 		"exact=%016" PRIx64 " %" PRIu64 ":%" PRIu64 ":%" PRIu64 ":%d:",
-		log_digest(&e->r->log), e->model.at, e->c.size, e->c.tear, e->c.reversed);
+		log_digest(&e->r->log), e->k.model.at, e->k.c.size, e->k.c.tear, e->k.c.reversed);
 
-	for (uint32_t i = 0; i < e->model.n_pending && n + 1 < room; i++)
-		out[n++] = "-+~"[e->c.fate[i]];
+	for (uint32_t i = 0; i < e->k.model.n_pending && n + 1 < room; i++)
+		out[n++] = "-+~"[e->k.c.fate[i]];
 	out[n] = 0;
 }
 
@@ -289,7 +292,7 @@ int cases_read(const char *path, struct crash_case **out)
 
 static void try_here(struct explorer *e, const struct selector *s, uint64_t *met)
 {
-	for (uint32_t k = 0; k < (s->alone ? e->n_data : 1); k++) {
+	for (uint32_t k = 0; k < (s->alone ? e->k.n_data : 1); k++) {
 		if (s->alone && !selected(e, s, k))
 			continue;
 		if (!choose(e, s, k))
@@ -307,7 +310,7 @@ static void try_here(struct explorer *e, const struct selector *s, uint64_t *met
 /* Returns how many states the case describes in this run. */
 static uint64_t replay_selector(struct explorer *e, const struct selector *s)
 {
-	uint64_t met = 0, n, *ticks = explorer_ticks(&e->r->log, &n);
+	uint64_t met = 0, n, *ticks = cuts_ticks(&e->r->log, &n);
 
 	for (uint64_t i = 0; i < n; i++) {
 		explorer_at(e, ticks[i]);

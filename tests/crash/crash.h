@@ -10,6 +10,7 @@
 #include "blockdev/crash/memfile.h"
 #include "blockdev/crash/model.h"
 #include "blockdev/crash/oracle.h"
+#include "blockdev/crash/seen.h"
 #include "blockdev/qcow2/format.h"
 
 /* One configuration.  A feature joins the explorer by adding rows to rows.c. */
@@ -83,13 +84,6 @@ struct tally {
 	uint64_t faults, fault_states; /* host failures injected; states judged after them */
 };
 
-/* Digests of the states judged so far of one run. */
-struct seen {
-	uint64_t *slot, room, n;
-};
-bool seen_before(struct seen *s, uint64_t key); /* adds it */
-void seen_fini(struct seen *s);
-
 struct explore_opts {
 	uint64_t states;     /* about how many for this run */
 	uint64_t qemu_every; /* let qemu-img check judge one state in so many; 0: none */
@@ -97,7 +91,7 @@ struct explore_opts {
 	const char *keep;    /* file to which cases are added; NULL: none */
 	uint32_t tear;       /* bytes of a piece of a torn write; 0: a sector */
 	struct seen *seen;   /* NULL: starts with none */
-	bool exhaustive;     /* where few writes are pending, states or not; see explore.c */
+	bool exhaustive;     /* where few writes are pending, states or not; see cuts.h */
 	bool in_full;        /* every state is opened, read and checked */
 	bool verbose;
 };
@@ -130,14 +124,5 @@ struct crash_case {
 must_check int cases_read(const char *path, struct crash_case **out);
 /* Prints a line; false: it fails, or it is stale. */
 bool case_replay(struct loop *l, const struct crash_case *c, struct tally *t);
-
-static inline uint64_t rng_next(uint64_t *s)
-{
-	uint64_t z = *s += 0x9E3779B97F4A7C15ULL;
-
-	z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9ULL;
-	z = (z ^ z >> 27) * 0x94D049BB133111EBULL;
-	return z ^ z >> 31;
-}
 
 #endif

@@ -183,14 +183,14 @@ static uint64_t first_failure(const struct crash_log *log)
 
 static void one_cut(struct explorer *e, uint64_t tick, bool extreme, char *why, size_t room)
 {
-	uint32_t n = e->model.n_pending;
+	uint32_t n = e->k.model.n_pending;
 
-	explorer_random(e);
+	cuts_random(&e->k);
 	if (extreme) {
-		memset(e->c.fate, rng_next(&e->rng) & 1 ? FATE_WHOLE : FATE_LOST, n);
-		e->c.size = e->sizes[e->c.fate[0] == FATE_WHOLE ? e->n_sizes - 1 : 0];
+		memset(e->k.c.fate, rng_next(&e->k.rng) & 1 ? FATE_WHOLE : FATE_LOST, n);
+		e->k.c.size = e->k.sizes[e->k.c.fate[0] == FATE_WHOLE ? e->k.n_sizes - 1 : 0];
 	}
-	model_build(&e->model, &e->c, &e->state);
+	model_build(&e->k.model, &e->k.c, &e->k.state);
 	e->t->states++;
 	if (explorer_judge(e))
 		return;
@@ -202,22 +202,22 @@ static void one_cut(struct explorer *e, uint64_t tick, bool extreme, char *why, 
 static void cuts(struct loop *l, const struct run_log *r, uint64_t salt, struct tally *t, char *why,
 	size_t room)
 {
-	uint64_t n, from = 0, *ticks = explorer_ticks(&r->log, &n);
+	uint64_t n, from = 0, *ticks = cuts_ticks(&r->log, &n);
 	uint64_t fail = first_failure(&r->log), left = CUTS;
 	struct explore_opts o = {0};
 	struct explorer e;
 
 	explorer_init(&e, l, r, &o, t);
-	e.rng ^= salt * 0x9E3779B97F4A7C15ULL;
+	e.k.rng ^= salt * 0x9E3779B97F4A7C15ULL;
 	while (from + 1 < n && ticks[from] < fail)
 		from++;
 	for (uint64_t i = from; i < n && left; i++) {
-		if (i + 1 < n && rng_next(&e.rng) % (n - i) >= left)
+		if (i + 1 < n && rng_next(&e.k.rng) % (n - i) >= left)
 			continue;
 		left--;
-		model_advance(&e.model, ticks[i]);
+		model_advance(&e.k.model, ticks[i]);
 		oracle_at(&e.oracle, ticks[i]);
-		e.n_sizes = model_sizes(&e.model, e.sizes, SIZES_MAX);
+		e.k.n_sizes = model_sizes(&e.k.model, e.k.sizes, CUTS_SIZES);
 		t->situations++;
 		for (int k = 0; k < STATES; k++)
 			one_cut(&e, ticks[i], k < STATES / 2, why, room);

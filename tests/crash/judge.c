@@ -40,7 +40,7 @@ bool explorer_judge_data(struct explorer *e, const struct memo_leaf *l)
 			enum verdict v;
 
 			if (r->host != MEMO_ZEROS)
-				word = facts_get(&e->facts, r->host + k)->word;
+				word = facts_get(&e->k.facts, r->host + k)->word;
 			if (word && word == oracle_legal_word(&e->oracle, s))
 				continue;
 			v = oracle_judge_word(&e->oracle, s, word);
@@ -90,7 +90,7 @@ static bool as_mapped(struct judge *j, uint64_t sector, uint64_t found)
 		j->run++;
 	r = &m->run[j->run];
 	if (r->host != MEMO_ZEROS)
-		word = facts_get(&j->e->facts, r->host + sector - r->guest)->word;
+		word = facts_get(&j->e->k.facts, r->host + sector - r->guest)->word;
 	return word == found;
 }
 
@@ -180,7 +180,7 @@ static bool check_ok(struct judge *j)
 {
 	struct explorer *e = j->e;
 	struct qcow2_check *k = &j->check;
-	int err = memfile_open(e->loop, &e->state, 0, &j->f);
+	int err = memfile_open(e->loop, &e->k.state, 0, &j->f);
 
 	if (!err) {
 		err = fiber_run(e->loop, check_image, j);
@@ -204,7 +204,7 @@ static int map_and_read(void *arg)
 	if (j->noting) {
 		e->memo->unfit |= map_all(arg) != 0;
 		/* Data, and tables that map_all() has read. */
-		memo_unwatch(&e->state);
+		memo_unwatch(&e->k.state);
 	}
 	return read_all(arg);
 }
@@ -218,7 +218,7 @@ static bool open_and_read(struct judge *j)
 		.l2_cache_bytes = 64 * KiB,
 		.refcount_cache_bytes = 32 * KiB};
 	struct why why = {{0}};
-	int err = memfile_open(e->loop, &e->state, 0, &j->f);
+	int err = memfile_open(e->loop, &e->k.state, 0, &j->f);
 
 	if (!err)
 		err = disk_open_file(j->f, &o, &j->d, &why);
@@ -236,15 +236,15 @@ static bool judge(struct judge *j)
 	struct explorer *e = j->e;
 	bool ok;
 
-	j->dirty = j->qcow2 && explorer_dirty(&e->state);
+	j->dirty = j->qcow2 && explorer_dirty(&e->k.state);
 	e->t->dirty += j->dirty;
 	if (j->noting)
-		memo_watch(e->memo, &e->state);
+		memo_watch(e->memo, &e->k.state);
 	ok = open_and_read(j);
 	if (j->noting)
-		memo_watch(e->memo, &e->state);
+		memo_watch(e->memo, &e->k.state);
 	ok = ok && (!j->qcow2 || check_ok(j));
-	memo_unwatch(&e->state);
+	memo_unwatch(&e->k.state);
 	if (e->r->n_snapshots) {
 		e->memo->unfit = true; /* it knows of one disk only */
 		ok = ok && snapshots_judge(e);
@@ -264,13 +264,13 @@ bool explorer_judge_noting(struct explorer *e, const struct memo_leaf *known)
 	struct judge j = {.e = e, .qcow2 = !strcmp(e->r->row->format, "qcow2")};
 	bool leaks;
 
-	j.noting = e->facts.usable;
+	j.noting = e->k.facts.usable;
 	memo_begin(e->memo);
 	if (!judge(&j))
 		return false;
 	leaks = j.check.leaks > 0;
 	if (!known && j.noting)
-		memo_keep(e->memo, &e->facts, j.dirty, leaks);
+		memo_keep(e->memo, &e->k.facts, j.dirty, leaks);
 	if (!known || memo_same(e->memo, known, j.dirty, leaks))
 		return true;
 	snprintf(e->why, sizeof(e->why), "another outcome than a state that is read alike");

@@ -12,7 +12,8 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-#include "tests/crash/jobs.h"
+#include "blockdev/crash/jobs.h"
+#include "tests/crash/crash.h"
 
 #define CASES      "tests/crash/cases/found"
 #define QEMU_EVERY 500
@@ -245,9 +246,10 @@ static struct loop *make_loop(void)
 	return l;
 }
 
-static void task(unsigned i, struct tally *t, void *arg)
+static void task(unsigned i, void *result, void *arg)
 {
 	const struct args *a = arg;
+	struct tally *t = result;
 	struct loop *l = make_loop();
 
 	if (a->with_cases && !i)
@@ -256,6 +258,23 @@ static void task(unsigned i, struct tally *t, void *arg)
 		do_row(l, a->rows[i - a->with_cases], a, t);
 	fflush(stdout);
 	loop_free(l);
+}
+
+static uint64_t *task_failures(void *result)
+{
+	return &((struct tally *)result)->violations;
+}
+
+static void progress(const void *results, unsigned n, char *line, size_t room)
+{
+	const struct tally *t = results;
+	uint64_t states = 0, violations = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		states += t[i].states;
+		violations += t[i].violations;
+	}
+	snprintf(line, room, "%" PRIu64 " states, %" PRIu64 " violations", states, violations);
 }
 
 static int one_state(const struct args *a)
@@ -302,8 +321,9 @@ int main(int argc, char **argv)
 {
 	struct args a = {.states = 30000, .seeds = 2, .seed = 1, .faults = 89,
 		.cases = CASES, .jobs = (uint64_t)sysconf(_SC_NPROCESSORS_ONLN)};
-	struct jobs j = {.run = task, .name = task_name, .arg = &a};
-	const struct tally *tally;
+	struct jobs j = {.run = task, .name = task_name, .failures = task_failures,
+		.progress = progress, .result_size = sizeof(struct tally), .arg = &a};
+	void *results;
 	uint64_t ns = loop_now_ns();
 
 	if (parse(argc, argv, &a))
@@ -325,7 +345,7 @@ int main(int argc, char **argv)
 	j.n = a.n_tasks = a.n_rows + a.with_cases;
 	j.at_once = (unsigned)a.jobs;
 	j.until_caught = a.until_caught;
-	if (jobs_run(&j, &tally))
+	if (jobs_run(&j, &results))
 		return 1;
-	return summary(&a, tally, loop_now_ns() - ns);
+	return summary(&a, results, loop_now_ns() - ns);
 }

@@ -4,6 +4,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include "blockdev/crash/seen.h"
 #include "tests/crash/memo.h"
 
 #define MEMO_READ    1

@@ -13,7 +13,7 @@
 #ifndef TESTS_CRASH_MEMO_H
 #define TESTS_CRASH_MEMO_H
 
-#include "tests/crash/facts.h"
+#include "blockdev/crash/facts.h"
 
 #define MEMO_ZEROS UINT64_MAX
 #define MEMO_SETS  16

@@ -22,7 +22,7 @@ static bool record_repair(struct explorer *e, const struct mem_image *first, str
 
 	mem_init(&copy);
 	mem_reset(&copy, first);
-	if (!memfile_open(e->loop, &copy, rng_next(&e->rng), &f) && !trace_open(f, log, &t) &&
+	if (!memfile_open(e->loop, &copy, rng_next(&e->k.rng), &f) && !trace_open(f, log, &t) &&
 		!disk_open_file(t, &o, &d, NULL)) {
 		disk_abandon(d);
 		ok = true;
@@ -34,14 +34,14 @@ static bool record_repair(struct explorer *e, const struct mem_image *first, str
 /* in: an explorer of its own, whose model is one of the repair. */
 static void one_second_cut(struct explorer *in, uint64_t first_at)
 {
-	explorer_random(in);
+	cuts_random(&in->k);
 	in->t->second++;
 	if (!explorer_is_new(in) || explorer_verdict(in))
 		return;
 	in->t->violations++;
 	printf("VIOLATION %s seed %" PRIu64 ": cut at %" PRIu64 ", then at %" PRIu64
 	       " of its repair: %s\n",
-		in->r->row->name, in->r->seed, first_at, in->model.at, in->why);
+		in->r->row->name, in->r->seed, first_at, in->k.model.at, in->why);
 }
 
 static void second_cuts(struct explorer *e, const struct mem_image *first, uint64_t n)
@@ -57,14 +57,15 @@ static void second_cuts(struct explorer *e, const struct mem_image *first, uint6
 		crash_log_fini(&log);
 		return;
 	}
-	ticks = explorer_ticks(&log, &n_ticks);
+	ticks = cuts_ticks(&log, &n_ticks);
 	explorer_init_on(&in, e, &log, first);
-	oracle_at(&in.oracle, e->model.at);
+	oracle_at(&in.oracle, e->k.model.at);
+	in.k.promises = in.oracle.promises;
 	for (uint64_t i = 0; i < n_ticks; i++) {
-		model_advance(&in.model, ticks[i]);
-		explorer_situation(&in);
+		model_advance(&in.k.model, ticks[i]);
+		cuts_situation(&in.k);
 		for (uint64_t k = n * i / n_ticks; k < n * (i + 1) / n_ticks; k++)
-			one_second_cut(&in, e->model.at);
+			one_second_cut(&in, e->k.model.at);
 	}
 	explorer_fini(&in);
 	free(ticks);
@@ -75,18 +76,18 @@ void explore_repair(struct loop *l, const struct run_log *r, const struct explor
 	uint64_t first, uint64_t second, struct tally *t)
 {
 	struct mem_image state;
-	uint64_t n, *ticks = explorer_ticks(&r->log, &n), done = 0;
+	uint64_t n, *ticks = cuts_ticks(&r->log, &n), done = 0;
 	struct explorer e;
 
 	explorer_init(&e, l, r, o, t);
 	mem_init(&state);
 	for (uint64_t i = 0; i < n && done < first; i++) {
 		/* Spread over the run; each situation once. */
-		if (rng_next(&e.rng) % (n - i) >= first - done)
+		if (rng_next(&e.k.rng) % (n - i) >= first - done)
 			continue;
 		explorer_at(&e, ticks[i]);
-		explorer_random(&e);
-		model_build(&e.model, &e.c, &state);
+		cuts_random(&e.k);
+		model_build(&e.k.model, &e.k.c, &state);
 		if (!explorer_dirty(&state))
 			continue;
 		t->repairs++;

@@ -157,7 +157,7 @@ bool snapshots_judge(struct explorer *e)
 
 		if (one->born > e->oracle.at || one->gone <= e->oracle.at)
 			continue;
-		err = memfile_open(e->loop, &e->state, 0, &f);
+		err = memfile_open(e->loop, &e->k.state, 0, &f);
 		if (!err)
 			err = disk_open_file(f, &o, &k.d, NULL);
 		if (err) {

@@ -6,10 +6,11 @@
  * is looked at once, when it is first met; after that a state is, for each sector that pending
  * operations write, the number of a fact, and what is durable for the rest.
  */
-#ifndef TESTS_CRASH_FACTS_H
-#define TESTS_CRASH_FACTS_H
+#ifndef CRASH_FACTS_H
+#define CRASH_FACTS_H
 
-#include "tests/crash/crash.h"
+#include "blockdev/crash/model.h"
+#include "blockdev/crash/oracle.h"
 
 struct fact {
 	uint64_t hash; /* of the content; 0: zeros */

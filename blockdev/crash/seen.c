@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * seen.c - a set of 64-bit numbers: the states that were judged already.
+ * seen.c - see seen.h.
  */
 #include <stdlib.h>
-#include "tests/crash/explore.h"
+#include "blockdev/crash/seen.h"
 
 static void put(uint64_t *slot, uint64_t room, uint64_t key)
 {

@@ -4,7 +4,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
-#include "tests/crash/facts.h"
+#include "blockdev/crash/facts.h"
 
 #define PER_PAGE (MEM_PAGE / SECTOR)
 

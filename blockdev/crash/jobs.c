@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include "tests/crash/jobs.h"
+#include "blockdev/crash/jobs.h"
 
 enum job_state { WAITING, RUNNING, OVER, PRINTED };
 
@@ -25,10 +25,20 @@ struct job {
 struct pool {
 	const struct jobs *j;
 	struct job *job;
-	struct tally *tally; /* shared with the tasks */
+	uint8_t *results; /* shared with the tasks */
 	unsigned running, next, printed;
 	bool stop;
 };
+
+static void *result(const struct pool *p, unsigned i)
+{
+	return p->results + i * p->j->result_size;
+}
+
+static uint64_t failures(const struct pool *p, unsigned i)
+{
+	return *p->j->failures(result(p, i));
+}
 
 static int start(struct pool *p)
 {
@@ -45,7 +55,7 @@ static int start(struct pool *p)
 	if (!job->pid) {
 		if (dup2(job->out, STDOUT_FILENO) < 0)
 			_exit(3);
-		p->j->run(i, &p->tally[i], p->j->arg);
+		p->j->run(i, result(p, i), p->j->arg);
 		fflush(stdout);
 		_exit(0);
 	}
@@ -75,7 +85,7 @@ static void print_finished(struct pool *p)
 		if (!job->dropped)
 			copy_out(job);
 		if (job->status && !job->dropped) {
-			p->tally[p->printed].violations++;
+			++*p->j->failures(result(p, p->printed));
 			printf("FAIL %s: ended by %s %d\n", p->j->name(p->printed, p->j->arg),
 				WIFSIGNALED(job->status) ? "signal" : "status",
 				WIFSIGNALED(job->status) ? WTERMSIG(job->status)
@@ -91,7 +101,7 @@ static void end_the_others(struct pool *p)
 {
 	p->stop = true;
 	for (unsigned i = 0; i < p->next; i++) {
-		if (p->job[i].state != RUNNING || p->tally[i].violations)
+		if (p->job[i].state != RUNNING || failures(p, i))
 			continue;
 		p->job[i].dropped = true;
 		kill(p->job[i].pid, SIGKILL);
@@ -112,7 +122,7 @@ static bool reap(struct pool *p)
 		p->running--;
 		any = true;
 		if (p->j->until_caught && !p->stop && !job->dropped &&
-			(p->tally[i].violations || job->status))
+			(failures(p, i) || job->status))
 			end_the_others(p);
 	}
 	return any;
@@ -120,18 +130,15 @@ static bool reap(struct pool *p)
 
 static void progress(const struct pool *p, bool last)
 {
-	uint64_t states = 0, violations = 0;
+	char line[160] = "";
 
 	if (!isatty(STDERR_FILENO))
 		return;
-	for (unsigned i = 0; i < p->j->n; i++) {
-		states += p->tally[i].states;
-		violations += p->tally[i].violations;
-	}
+	if (!last)
+		p->j->progress(p->results, p->j->n, line, sizeof(line));
 	fprintf(stderr, "\r\033[K");
 	if (!last)
-		fprintf(stderr, "%u of %u, %" PRIu64 " states, %" PRIu64 " violations",
-			p->printed, p->j->n, states, violations);
+		fprintf(stderr, "%u of %u, %s", p->printed, p->j->n, line);
 	fflush(stderr);
 }
 
@@ -154,22 +161,22 @@ static int run_pool(struct pool *p)
 	return err;
 }
 
-int jobs_run(const struct jobs *j, const struct tally **tally)
+int jobs_run(const struct jobs *j, void **results)
 {
 	struct pool p = {.j = j, .job = calloc(j->n + 1, sizeof(*p.job))};
 	int err = 0;
 
-	p.tally = mmap(NULL, (j->n + 1) * sizeof(*p.tally), PROT_READ | PROT_WRITE,
+	p.results = mmap(NULL, (j->n + 1) * j->result_size, PROT_READ | PROT_WRITE,
 		MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	*tally = p.tally;
-	if (!p.job || p.tally == MAP_FAILED)
+	*results = p.results;
+	if (!p.job || p.results == MAP_FAILED)
 		err = -ENOMEM;
 	else if (j->at_once > 1 && j->n > 1)
 		err = run_pool(&p);
 	else
 		for (unsigned i = 0; i < j->n; i++) {
-			j->run(i, &p.tally[i], j->arg);
-			if (j->until_caught && p.tally[i].violations)
+			j->run(i, result(&p, i), j->arg);
+			if (j->until_caught && failures(&p, i))
 				break;
 		}
 	free(p.job);

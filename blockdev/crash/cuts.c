@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * cuts.c - see cuts.h.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include "blockdev/crash/cuts.h"
+
+#define TRIES 4 /* for one state that was not met before */
+
+static const struct host_op *data_op(const struct cuts *k, uint32_t i)
+{
+	return &k->model.log->host[k->model.pending[k->data[i]]];
+}
+
+bool cuts_is_new(struct cuts *k)
+{
+	uint64_t d;
+
+	k->tried++;
+	if (k->facts.usable) {
+		facts_choose(&k->facts, &k->c);
+		d = facts_digest(&k->facts);
+	} else {
+		model_build(&k->model, &k->c, &k->state);
+		d = mem_digest(&k->state);
+	}
+	d = (d ^ k->c.size * 0x9E3779B97F4A7C15ULL) + k->promises;
+	if (seen_before(k->seen, rng_next(&d)))
+		return false;
+	k->found++;
+	return true;
+}
+
+void cuts_minimise(struct cuts *k)
+{
+	for (uint32_t i = 0; i < k->model.n_pending; i++) {
+		uint8_t was = k->c.fate[i];
+
+		if (was == FATE_WHOLE)
+			continue;
+		k->c.fate[i] = FATE_WHOLE;
+		if (!k->holds(k))
+			continue;
+		k->c.fate[i] = FATE_LOST;
+		if (was == FATE_TORN && k->holds(k))
+			k->c.fate[i] = was;
+	}
+}
+
+static void try_choice(struct cuts *k)
+{
+	if (cuts_is_new(k))
+		k->visit(k);
+}
+
+/* ---- the choices of one situation ---- */
+
+void cuts_set_all(struct cuts *k, enum fate f)
+{
+	memset(k->c.fate, f, k->model.n_pending);
+	k->c.size = k->sizes[f == FATE_WHOLE ? k->n_sizes - 1 : 0];
+	k->c.reversed = false;
+	k->c.tear = 1;
+}
+
+void cuts_random(struct cuts *k)
+{
+	uint64_t keep = rng_next(&k->rng) % 5, torn = rng_next(&k->rng) % 3;
+
+	for (uint32_t i = 0; i < k->model.n_pending; i++) {
+		uint64_t n = rng_next(&k->rng) % 8;
+
+		k->c.fate[i] = n < keep * 2 ? FATE_WHOLE : FATE_LOST;
+		if (rng_next(&k->rng) % 8 < torn)
+			k->c.fate[i] = FATE_TORN;
+	}
+	k->c.tear = rng_next(&k->rng) | 1;
+	k->c.reversed = rng_next(&k->rng) & 1;
+	k->c.size = k->sizes[rng_next(&k->rng) % k->n_sizes];
+}
+
+/* Do pending writes overlap, so that their order matters? */
+static bool overlaps(const struct cuts *k)
+{
+	for (uint32_t i = 0; i < k->n_data; i++)
+		for (uint32_t n = 0; n < i; n++)
+			if (ranges_overlap(data_op(k, i)->off, data_op(k, i)->len,
+				    data_op(k, n)->off, data_op(k, n)->len))
+				return true;
+	return false;
+}
+
+/* Every subset, with every length, in both orders where the order matters. */
+static void exhaustive(struct cuts *k, bool both)
+{
+	for (uint32_t z = 0; z < k->n_sizes << both; z++) {
+		for (uint64_t mask = 0; mask < 1ULL << k->n_data; mask++) {
+			cuts_set_all(k, FATE_LOST);
+			k->c.size = k->sizes[z >> both];
+			k->c.reversed = both && (z & 1);
+			for (uint32_t i = 0; i < k->n_data; i++)
+				k->c.fate[k->data[i]] = mask >> i & 1 ? FATE_WHOLE : FATE_LOST;
+			try_choice(k);
+		}
+	}
+}
+
+/* All pending writes of one group lost and the rest kept, or the other way round. */
+static void choose_group(struct cuts *k, unsigned group, enum fate f)
+{
+	cuts_set_all(k, f == FATE_LOST ? FATE_WHOLE : FATE_LOST);
+	for (uint32_t i = 0; i < k->n_data; i++)
+		if (k->group_of(k, data_op(k, i)) == group)
+			k->c.fate[k->data[i]] = f;
+}
+
+/* One write; group 0, of which there is more than of the others, is as likely as all of those. */
+static void choose_one(struct cuts *k, enum fate f)
+{
+	bool other = rng_next(&k->rng) & 1;
+	uint32_t i = 0;
+
+	for (unsigned tries = 0; tries < 8; tries++) {
+		i = (uint32_t)(rng_next(&k->rng) % k->n_data);
+		if (!other || !k->n_groups || k->group_of(k, data_op(k, i)))
+			break;
+	}
+	cuts_set_all(k, f == FATE_LOST ? FATE_WHOLE : FATE_LOST);
+	k->c.fate[k->data[i]] = f;
+}
+
+static void choose_sample(struct cuts *k)
+{
+	uint64_t n = rng_next(&k->rng) % 8;
+	enum fate f = n & 1 ? FATE_LOST : FATE_WHOLE;
+
+	if (n < 4)
+		cuts_random(k);
+	else if (n < 6 || !k->n_groups)
+		choose_one(k, f);
+	else
+		choose_group(k, (unsigned)(rng_next(&k->rng) % k->n_groups), f);
+}
+
+/* Until so many new states are found, or hardly any are new. */
+static void sample(struct cuts *k, uint64_t want)
+{
+	uint64_t end = k->found + want;
+
+	for (uint64_t i = 0; i < want * TRIES && k->found < end; i++) {
+		choose_sample(k);
+		try_choice(k);
+	}
+}
+
+uint64_t cuts_enumerate(struct cuts *k, uint64_t budget, bool *all)
+{
+	uint64_t before = k->found, subsets;
+	bool both;
+
+	*all = true;
+	cuts_set_all(k, FATE_LOST);
+	try_choice(k);
+	if (!k->n_data && k->n_sizes == 1)
+		return 1;
+	both = overlaps(k);
+	subsets = k->n_data <= CUTS_EXHAUSTIVE ? (uint64_t)k->n_sizes << both << k->n_data
+					       : UINT64_MAX;
+	if (subsets <= budget || (k->exhaustive && subsets < UINT64_MAX)) {
+		exhaustive(k, both);
+		budget /= 4; /* torn ones */
+		if (k->exhaustive)
+			before = k->found;
+	} else {
+		*all = false;
+		cuts_set_all(k, FATE_WHOLE);
+		try_choice(k);
+	}
+	if (k->n_data && k->found - before < budget)
+		sample(k, budget - (k->found - before));
+	return k->found - before;
+}
+
+/* ---- moving the cut ---- */
+
+/* Is the next event one of the host's (or the last)?  Then the situation ends here. */
+uint64_t *cuts_ticks(const struct crash_log *log, uint64_t *n)
+{
+	uint64_t *at = malloc((2 * log->n_host + 1) * sizeof(*at)), k = 0;
+	uint8_t *mark = calloc(log->clock + 2, 1);
+
+	if (!at || !mark)
+		abort();
+	for (uint64_t i = 0; i < log->n_host; i++) {
+		mark[log->host[i].submitted] = 1;
+		if (log->host[i].op == FILE_FDATASYNC && log->host[i].completed != NEVER)
+			mark[log->host[i].completed] = 1;
+	}
+	for (uint64_t t = 1; t <= log->clock; t++)
+		if (mark[t])
+			at[k++] = t - 1;
+	at[k++] = log->clock;
+	free(mark);
+	*n = k;
+	return at;
+}
+
+void cuts_situation(struct cuts *k)
+{
+	facts_update(&k->facts, &k->model);
+	k->n_sizes = model_sizes(&k->model, k->sizes, CUTS_SIZES);
+	k->n_data = 0;
+	for (uint32_t i = 0; i < k->model.n_pending; i++)
+		if (model_has_data(&k->model.log->host[k->model.pending[i]]))
+			k->data[k->n_data++] = i;
+}
+
+void cuts_at(struct cuts *k, uint64_t tick)
+{
+	model_advance(&k->model, tick);
+	cuts_situation(k);
+}
+
+void cuts_init(struct cuts *k, const struct crash_log *log, const struct mem_image *start)
+{
+	*k = (struct cuts){.c.unit = SECTOR};
+	model_init(&k->model, log, start);
+	mem_init(&k->state);
+	facts_init(&k->facts, &k->model);
+	k->seen = &k->own_seen;
+	k->c.fate = calloc(log->n_host + 1, 1);
+	k->data = calloc(log->n_host + 1, sizeof(*k->data));
+	if (!k->c.fate || !k->data)
+		abort();
+}
+
+void cuts_fini(struct cuts *k)
+{
+	model_fini(&k->model);
+	facts_fini(&k->facts);
+	mem_fini(&k->state);
+	seen_fini(&k->own_seen);
+	free(k->c.fate);
+	free(k->data);
+}

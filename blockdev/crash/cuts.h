@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * cuts.h - enumerates what the cuts of one recording may leave, each state once.
+ *
+ * A situation is a set of durable and a set of pending operations; it lasts for some ticks.
+ * The states of a situation are choices among the pending ones (model.h).  Exhaustive: with at
+ * most CUTS_EXHAUSTIVE writes pending every subset of them, with every length of the file, in
+ * both orders if two of them overlap.  Sampled (seeded): with more, and for torn writes always:
+ * the two extremes, all writes of one group lost or kept, one write lost or kept, random subsets.
+ *
+ * No state is visited twice.  Two states are the same if the image holds the same bytes and the
+ * user's number of promises is the same: who judges the first has judged the second.
+ */
+#ifndef CRASH_CUTS_H
+#define CRASH_CUTS_H
+
+#include "blockdev/crash/facts.h"
+#include "blockdev/crash/seen.h"
+
+#define CUTS_SIZES	8
+#define CUTS_EXHAUSTIVE 12 /* pending writes */
+
+struct cuts {
+	struct crash_model model;
+	struct facts facts;    /* what each sector of the state in hand holds, if usable */
+	struct crash_choice c; /* the state in hand */
+	struct mem_image state;
+	uint64_t sizes[CUTS_SIZES];
+	uint32_t n_sizes;
+	uint32_t *data; /* which pending operations have data: positions in model.pending */
+	uint32_t n_data;
+	uint64_t rng;
+	struct seen own_seen, *seen;
+	uint64_t tried, found; /* choices; states that were not met before */
+	/* The user's, set after cuts_init(). */
+	uint64_t promises;     /* what was promised at this cut, as a number */
+	bool exhaustive;       /* wherever few writes are pending, whatever the budget */
+	void (*visit)(struct cuts *k); /* a new state is in c */
+	/* Is the state in c, met before or not, as it should be?  For cuts_minimise(). */
+	bool (*holds)(struct cuts *k);
+	unsigned n_groups; /* 0: none */
+	unsigned (*group_of)(struct cuts *k, const struct host_op *o); /* below n_groups */
+	void *arg;
+};
+
+/* Log and start stay the caller's. */
+void cuts_init(struct cuts *k, const struct crash_log *log, const struct mem_image *start);
+void cuts_fini(struct cuts *k);
+/* The last tick of each situation of a log; the caller frees. */
+uint64_t *cuts_ticks(const struct crash_log *log, uint64_t *n);
+/* Moves the cut, forward, and fills in what choices are made from. */
+void cuts_at(struct cuts *k, uint64_t tick);
+/* The same for a model that was moved already. */
+void cuts_situation(struct cuts *k);
+/* Sets all fates and the length that goes with them. */
+void cuts_set_all(struct cuts *k, enum fate f);
+void cuts_random(struct cuts *k);
+/* Takes c as the state in hand, which facts then tell; false if it was met before. */
+bool cuts_is_new(struct cuts *k);
+/* Visits about so many new states of this situation; returns how many.  *all: it has no others. */
+uint64_t cuts_enumerate(struct cuts *k, uint64_t budget, bool *all);
+/* c does not hold: fewest lost operations with which it still does not; lost rather than torn. */
+void cuts_minimise(struct cuts *k);
+
+#endif
