@@ -6,7 +6,8 @@
 #include <string.h>
 #include "blockdev/crash/cuts.h"
 
-#define TRIES 4 /* for one state that was not met before */
+#define TRIES      4 /* for one state that was not met before */
+#define STATES_MIN 6 /* of one situation */
 
 static const struct host_op *data_op(const struct cuts *k, uint32_t i)
 {
@@ -32,25 +33,82 @@ bool cuts_is_new(struct cuts *k)
 	return true;
 }
 
+/*
+ * Tries another fate for all of these operations at once, then for halves of them, and so on down
+ * to single ones; where the state still fails they keep it.
+ */
+static void shrink(struct cuts *k, uint32_t *op, uint32_t n, enum fate to)
+{
+	uint8_t *was = malloc(k->model.n_pending + 1);
+
+	if (!was)
+		abort();
+	for (uint32_t step = n; step; step = step > 1 ? (step + 1) / 2 : 0) {
+		uint32_t left = 0;
+
+		for (uint32_t i = 0; i < n; i += step) {
+			uint32_t end = i + step < n ? i + step : n;
+
+			memcpy(was, k->c.fate, k->model.n_pending);
+			for (uint32_t m = i; m < end; m++)
+				k->c.fate[op[m]] = (uint8_t)to;
+			if (!k->holds(k))
+				continue;
+			memcpy(k->c.fate, was, k->model.n_pending);
+			for (uint32_t m = i; m < end; m++)
+				op[left++] = op[m];
+		}
+		n = left;
+	}
+	free(was);
+}
+
+/* The operations with data whose fate is this one, or is not. */
+static uint32_t with_fate(const struct cuts *k, enum fate f, bool is, uint32_t *op)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < k->n_data; i++)
+		if ((k->c.fate[k->data[i]] == f) == is)
+			op[n++] = k->data[i];
+	return n;
+}
+
 void cuts_minimise(struct cuts *k)
 {
-	for (uint32_t i = 0; i < k->model.n_pending; i++) {
-		uint8_t was = k->c.fate[i];
+	uint32_t *op = malloc((k->n_data + 1) * sizeof(*op)), n;
 
-		if (was == FATE_WHOLE)
-			continue;
-		k->c.fate[i] = FATE_WHOLE;
-		if (!k->holds(k))
-			continue;
-		k->c.fate[i] = FATE_LOST;
-		if (was == FATE_TORN && k->holds(k))
-			k->c.fate[i] = was;
-	}
+	if (!op)
+		abort();
+	n = with_fate(k, FATE_WHOLE, false, op);
+	shrink(k, op, n, FATE_WHOLE);
+	n = with_fate(k, FATE_TORN, true, op);
+	shrink(k, op, n, FATE_LOST);
+	free(op);
+}
+
+void cuts_needed(struct cuts *k, uint8_t *needed)
+{
+	uint32_t *op = malloc((k->n_data + 1) * sizeof(*op)), n;
+	uint8_t *was = malloc(k->model.n_pending + 1);
+
+	if (!op || !was)
+		abort();
+	memcpy(was, k->c.fate, k->model.n_pending);
+	n = with_fate(k, FATE_WHOLE, true, op);
+	shrink(k, op, n, FATE_LOST);
+	memset(needed, 0, k->model.n_pending);
+	n = with_fate(k, FATE_WHOLE, true, op);
+	for (uint32_t i = 0; i < n; i++)
+		needed[op[i]] = 1;
+	memcpy(k->c.fate, was, k->model.n_pending);
+	free(was);
+	free(op);
 }
 
 static void try_choice(struct cuts *k)
 {
-	if (cuts_is_new(k))
+	if (!k->stop && cuts_is_new(k))
 		k->visit(k);
 }
 
@@ -72,7 +130,7 @@ void cuts_random(struct cuts *k)
 		uint64_t n = rng_next(&k->rng) % 8;
 
 		k->c.fate[i] = n < keep * 2 ? FATE_WHOLE : FATE_LOST;
-		if (rng_next(&k->rng) % 8 < torn)
+		if (rng_next(&k->rng) % 8 < torn && !k->whole)
 			k->c.fate[i] = FATE_TORN;
 	}
 	k->c.tear = rng_next(&k->rng) | 1;
@@ -95,7 +153,7 @@ static bool overlaps(const struct cuts *k)
 static void exhaustive(struct cuts *k, bool both)
 {
 	for (uint32_t z = 0; z < k->n_sizes << both; z++) {
-		for (uint64_t mask = 0; mask < 1ULL << k->n_data; mask++) {
+		for (uint64_t mask = 0; mask < 1ULL << k->n_data && !k->stop; mask++) {
 			cuts_set_all(k, FATE_LOST);
 			k->c.size = k->sizes[z >> both];
 			k->c.reversed = both && (z & 1);
@@ -148,22 +206,25 @@ static void sample(struct cuts *k, uint64_t want)
 {
 	uint64_t end = k->found + want;
 
-	for (uint64_t i = 0; i < want * TRIES && k->found < end; i++) {
+	for (uint64_t i = 0; i < want * TRIES && k->found < end && !k->stop; i++) {
 		choose_sample(k);
 		try_choice(k);
 	}
 }
 
-uint64_t cuts_enumerate(struct cuts *k, uint64_t budget, bool *all)
+/* About so many new states of this situation; returns how many. */
+static uint64_t enumerate(struct cuts *k, uint64_t budget)
 {
 	uint64_t before = k->found, subsets;
-	bool both;
+	bool both, all = true;
 
-	*all = true;
+	k->situations++;
 	cuts_set_all(k, FATE_LOST);
 	try_choice(k);
-	if (!k->n_data && k->n_sizes == 1)
+	if (!k->n_data && k->n_sizes == 1) {
+		k->exhausted++;
 		return 1;
+	}
 	both = overlaps(k);
 	subsets = k->n_data <= CUTS_EXHAUSTIVE ? (uint64_t)k->n_sizes << both << k->n_data
 					       : UINT64_MAX;
@@ -173,10 +234,11 @@ uint64_t cuts_enumerate(struct cuts *k, uint64_t budget, bool *all)
 		if (k->exhaustive)
 			before = k->found;
 	} else {
-		*all = false;
+		all = false;
 		cuts_set_all(k, FATE_WHOLE);
 		try_choice(k);
 	}
+	k->exhausted += all;
 	if (k->n_data && k->found - before < budget)
 		sample(k, budget - (k->found - before));
 	return k->found - before;
@@ -194,7 +256,8 @@ uint64_t *cuts_ticks(const struct crash_log *log, uint64_t *n)
 		abort();
 	for (uint64_t i = 0; i < log->n_host; i++) {
 		mark[log->host[i].submitted] = 1;
-		if (log->host[i].op == FILE_FDATASYNC && log->host[i].completed != NEVER)
+		if ((log->host[i].op == FILE_FDATASYNC || log->host[i].through) &&
+			log->host[i].completed != NEVER)
 			mark[log->host[i].completed] = 1;
 	}
 	for (uint64_t t = 1; t <= log->clock; t++)
@@ -220,6 +283,24 @@ void cuts_at(struct cuts *k, uint64_t tick)
 {
 	model_advance(&k->model, tick);
 	cuts_situation(k);
+}
+
+void cuts_run(struct cuts *k, uint64_t left)
+{
+	uint64_t n, *ticks = cuts_ticks(k->model.log, &n);
+
+	for (uint64_t i = 0; i < n && (left || k->exhaustive) && !k->stop; i++) {
+		uint64_t share = left / (n - i);
+
+		if (share < STATES_MIN && !k->exhaustive &&
+			rng_next(&k->rng) % ((n - i) * STATES_MIN) >= left)
+			continue;
+		cuts_at(k, ticks[i]);
+		if (k->moved)
+			k->moved(k);
+		left -= min_u64(left, enumerate(k, max_u64(share, STATES_MIN)));
+	}
+	free(ticks);
 }
 
 void cuts_init(struct cuts *k, const struct crash_log *log, const struct mem_image *start)

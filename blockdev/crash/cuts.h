@@ -17,7 +17,7 @@
 #include "blockdev/crash/facts.h"
 #include "blockdev/crash/seen.h"
 
-#define CUTS_SIZES	8
+#define CUTS_SIZES      8
 #define CUTS_EXHAUSTIVE 12 /* pending writes */
 
 struct cuts {
@@ -32,13 +32,17 @@ struct cuts {
 	uint64_t rng;
 	struct seen own_seen, *seen;
 	uint64_t tried, found; /* choices; states that were not met before */
+	uint64_t situations, exhausted; /* cuts_run(): looked at; none of its states left out */
+	bool stop;         /* set by anybody: enough */
 	/* The user's, set after cuts_init(). */
-	uint64_t promises;     /* what was promised at this cut, as a number */
-	bool exhaustive;       /* wherever few writes are pending, whatever the budget */
+	uint64_t promises;             /* what was promised at this cut, as a number */
+	bool whole;                    /* writes do not tear */
+	bool exhaustive;               /* wherever few writes are pending, whatever the budget */
 	void (*visit)(struct cuts *k); /* a new state is in c */
 	/* Is the state in c, met before or not, as it should be?  For cuts_minimise(). */
 	bool (*holds)(struct cuts *k);
-	unsigned n_groups; /* 0: none */
+	void (*moved)(struct cuts *k); /* to model.at, by cuts_run(); NULL: nobody cares */
+	unsigned n_groups;             /* 0: none */
 	unsigned (*group_of)(struct cuts *k, const struct host_op *o); /* below n_groups */
 	void *arg;
 };
@@ -57,9 +61,20 @@ void cuts_set_all(struct cuts *k, enum fate f);
 void cuts_random(struct cuts *k);
 /* Takes c as the state in hand, which facts then tell; false if it was met before. */
 bool cuts_is_new(struct cuts *k);
-/* Visits about so many new states of this situation; returns how many.  *all: it has no others. */
-uint64_t cuts_enumerate(struct cuts *k, uint64_t budget, bool *all);
-/* c does not hold: fewest lost operations with which it still does not; lost rather than torn. */
+/*
+ * Visits about so many new states of all situations; with fewer than these want, some are left
+ * out, at random.  What one does not use goes to those that follow.
+ */
+void cuts_run(struct cuts *k, uint64_t budget);
+/*
+ * c does not hold.  Afterwards it has the fewest lost operations with which it still does not, lost
+ * rather than torn: none of them can be kept.
+ */
 void cuts_minimise(struct cuts *k);
+/*
+ * The same for what is kept: of the operations that c keeps, which must be there for it to fail?
+ * needed, by pending operation: those; the others may be lost as well.  Leaves c as it was.
+ */
+void cuts_needed(struct cuts *k, uint8_t *needed);
 
 #endif

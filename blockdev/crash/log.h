@@ -18,6 +18,7 @@ struct host_op {
 	enum file_op op;   /* reads are not recorded */
 	uint64_t off, len; /* bytes */
 	uint8_t *data;     /* FILE_WRITE */
+	bool through;      /* durable by itself once it has completed: a write that was FUA */
 	uint64_t submitted, completed;
 	int err;
 };
@@ -30,6 +31,8 @@ struct guest_op {
 	bool fua, wce_at_submit, wce_at_end;
 	uint64_t sector, n; /* of 512 bytes */
 	uint32_t version;   /* what was written; unique, but for zeros: 0 */
+	/* Of a recorded guest, which knows no versions; NULL: zeros.  Lives elsewhere. */
+	const uint8_t *data;
 	uint64_t submitted, acknowledged;
 	int err;
 };

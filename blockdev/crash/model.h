@@ -8,6 +8,10 @@
  * 4096-byte block, if the choice says so), in any order.  How long the file is, is a fact of its
  * own: growth may be lost while data written inside the file is kept, and the other way round;
  * bytes past the end are gone.
+ *
+ * An operation that goes through the cache is durable once it has completed, with no fdatasync.
+ * What it wrote has then overtaken what was still pending there and had completed before it was
+ * submitted: that part of the older operation is gone for good, kept or not.
  */
 #ifndef CRASH_MODEL_H
 #define CRASH_MODEL_H
@@ -30,6 +34,11 @@ struct crash_model {
 	/* Where durable has changed; who takes note of it sets n_changed to 0. */
 	struct crash_range *changed;
 	uint64_t n_changed, room_changed;
+	/* Parts of pending operations that something durable has overtaken. */
+	struct crash_clip {
+		uint64_t off, len, submitted; /* of that */
+	} * clips;
+	uint64_t n_clips, room_clips;
 };
 
 /* start: the image when the log began, all of it durable; stays the caller's. */
@@ -55,8 +64,8 @@ bool model_has_data(const struct host_op *o);
  * at first, and the operation's next piece afterwards.  False: no more.
  */
 struct crash_piece {
-	uint64_t at, len; /* bytes from the operation's start */
-	uint64_t tear;
+	uint64_t at, len;   /* bytes from the operation's start */
+	uint64_t tear, end; /* end: of what is kept in one go, some of it maybe overtaken */
 	bool begun;
 };
 bool model_next_piece(const struct crash_model *m, const struct crash_choice *c, uint32_t i,

@@ -94,10 +94,11 @@ void oracle_fini(struct oracle *o)
 	*o = (struct oracle){0};
 }
 
-/* Acknowledged with the cache off all its life, or FUA. */
-static bool stable_by_itself(const struct guest_op *w)
+static bool stable_by_itself(const struct oracle *o, const struct guest_op *w)
 {
-	return w->fua || !w->wce_at_submit || !w->wce_at_end;
+	if (w->fua || (!w->wce_at_submit && !w->wce_at_end))
+		return true;
+	return o->either && (!w->wce_at_submit || !w->wce_at_end);
 }
 
 void oracle_at(struct oracle *o, uint64_t tick)
@@ -113,7 +114,7 @@ void oracle_at(struct oracle *o, uint64_t tick)
 			continue;
 		if (flush)
 			o->horizon = max_u64(o->horizon, g->submitted);
-		o->promises += flush || (g->kind == GUEST_WRITE && stable_by_itself(g));
+		o->promises += flush || (g->kind == GUEST_WRITE && stable_by_itself(o, g));
 	}
 }
 
@@ -121,7 +122,7 @@ static bool stable(const struct oracle *o, const struct guest_op *w)
 {
 	if (w->acknowledged > o->at || w->err)
 		return false;
-	return o->live || stable_by_itself(w) || w->acknowledged < o->horizon;
+	return o->live || stable_by_itself(o, w) || w->acknowledged < o->horizon;
 }
 
 bool oracle_next_run(const struct oracle *o, uint64_t *at, uint64_t *n)

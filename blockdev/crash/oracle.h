@@ -9,6 +9,9 @@
  *   - a FLUSH, or a change of the cache bit to off, was submitted after that
  *     acknowledgement and succeeded by T.
  *
+ * Sluice itself promises more: a write is stable too if the cache was off at either end of its
+ * life.
+ *
  * A sector may hold what any write submitted by T wrote, unless some stable write was
  * submitted after that one's end; and what it held first, unless any stable write covers it.
  */
@@ -34,6 +37,7 @@ struct oracle {
 	 */
 	uint64_t promises;
 	uint64_t at, horizon; /* writes acknowledged before the horizon are stable */
+	bool either;          /* judges by Sluice's own promise; set after oracle_init() */
 	bool live;            /* no cut: whatever was acknowledged is what a read must find */
 };
 

@@ -4,8 +4,7 @@
  *
  * Which cuts, and which states each may leave, says blockdev/crash/cuts.h; a situation is judged at
  * its last tick, where the oracle is strictest.  Without explore_opts.exhaustive a situation is
- * exhausted only if that fits its share of the budget; the tally tells how many were.  What one
- * does not use goes to those that follow.
+ * exhausted only if that fits its share of the budget; the tally tells how many were.
  *
  * The number of promises is the oracle's: the later one of two equal states is legal if the earlier
  * one was.  Most are judged without building them, see memo.h.
@@ -19,9 +18,8 @@
 #include <unistd.h>
 #include "tests/crash/explore.h"
 
-#define STATES_MIN     6  /* of one situation */
-#define AGREE_EVERY    8  /* states in full: one is compared with what it was taken for */
-#define FULL_EVERY     64 /* states: one is judged in full although its verdict is known */
+#define AGREE_EVERY 8  /* states in full: one is compared with what it was taken for */
+#define FULL_EVERY  64 /* states: one is judged in full although its verdict is known */
 
 /* ---- one choice ---- */
 
@@ -101,7 +99,7 @@ void explorer_print_pending(const struct explorer *e)
 
 		printf("    %c %s %#" PRIx64 "+%#" PRIx64 " %s submitted %" PRIu64
 		       " completed %" PRId64 "\n",
-			"-+~"[e->k.c.fate[i]], ops[o->op], o->off, o->len,
+			"-+~"[e->k.c.fate[i]], ops[o->op], o -> off, o -> len,
 			model_has_data(o) ? role_names[role_of(&e->roles, o)] : "", o->submitted,
 			(int64_t)o->completed);
 	}
@@ -183,24 +181,18 @@ static unsigned group_of(struct cuts *k, const struct host_op *o)
 	return role_of(&e->roles, o);
 }
 
-/* Returns how many states of the budget were used up. */
-static uint64_t situation(struct explorer *e, uint64_t budget)
+static void moved(struct cuts *k)
 {
-	uint64_t tried = e->k.tried, used;
-	bool all;
+	struct explorer *e = k->arg;
 
-	used = cuts_enumerate(&e->k, budget, &all);
-	e->t->situations++;
-	e->t->exhausted += all;
-	e->t->tried += e->k.tried - tried;
-	return used;
+	oracle_at(&e->oracle, k->model.at);
+	k->promises = e->oracle.promises;
 }
 
 void explorer_at(struct explorer *e, uint64_t tick)
 {
-	oracle_at(&e->oracle, tick);
-	e->k.promises = e->oracle.promises;
 	cuts_at(&e->k, tick);
+	moved(&e->k);
 }
 
 static void init(struct explorer *e, const struct crash_log *log, const struct mem_image *start)
@@ -209,6 +201,7 @@ static void init(struct explorer *e, const struct crash_log *log, const struct m
 	e->k.c.unit = e->o->tear ? e->o->tear : SECTOR;
 	e->k.exhaustive = e->o->exhaustive;
 	e->k.visit = visit;
+	e->k.moved = moved;
 	e->k.holds = cut_holds;
 	e->k.group_of = group_of;
 	e->k.n_groups = N_ROLES;
@@ -216,6 +209,7 @@ static void init(struct explorer *e, const struct crash_log *log, const struct m
 	if (oracle_init(&e->oracle, &e->r->log,
 		    max_u64(e->r->row->create.size, e->r->row->grow) / SECTOR))
 		abort();
+	e->oracle.either = true;
 	roles_init(&e->roles, e->r);
 	memo_init(&e->own_memo);
 	e->buf = malloc(EXPLORER_BUF_SECTORS * SECTOR);
@@ -255,21 +249,13 @@ void explorer_fini(struct explorer *e)
 void explore(struct loop *l, const struct run_log *r, const struct explore_opts *o, struct tally *t)
 {
 	struct explorer e;
-	uint64_t n, *ticks = cuts_ticks(&r->log, &n), left = o->states;
 
 	explorer_init(&e, l, r, o, t);
-	/* With fewer states than situations want, some situations are left out, at random. */
-	for (uint64_t i = 0; i < n && (left || o->exhaustive); i++) {
-		uint64_t share = left / (n - i);
-
-		if (share < STATES_MIN && !o->exhaustive &&
-			rng_next(&e.k.rng) % ((n - i) * STATES_MIN) >= left)
-			continue;
-		explorer_at(&e, ticks[i]);
-		left -= min_u64(left, situation(&e, max_u64(share, STATES_MIN)));
-	}
+	cuts_run(&e.k, o->states);
+	t->tried += e.k.tried;
+	t->situations += e.k.situations;
+	t->exhausted += e.k.exhausted;
 	explorer_fini(&e);
-	free(ticks);
 }
 
 bool explore_one(
@@ -291,8 +277,8 @@ bool explore_one(
 	explorer_at(&e, at);
 	for (uint32_t i = 0; i < e.k.model.n_pending && spec[used]; i++, used++)
 		e.k.c.fate[i] = spec[used] == '+'   ? FATE_WHOLE
-			      : spec[used] == '~' ? FATE_TORN
-						  : FATE_LOST;
+				: spec[used] == '~' ? FATE_TORN
+						    : FATE_LOST;
 	ok = explorer_holds(&e);
 	printf("%s\n", ok ? "holds" : e.why);
 	explorer_print_pending(&e);
