@@ -143,13 +143,13 @@ R9: all who waited for it hear of it|blockdev/block.c|f:7:64k|
 	's/acknowledge\(list_entry\(n, struct blk_req, link\), err\)/acknowledge(list_entry(n, struct blk_req, link), 0)/'
 R9: the cache bit stays on|blockdev/block.c|u:test_block|
 	's/wce_settle\(d, c, err\)/wce_settle(d, c, 0)/'
-R9: a header that may name either refcount table|blockdev/qcow2/refcount.c|f:3:512 table sectors|
+R9: a header that may name either refcount table|blockdev/qcow2/refcount.c|u:test_block|
 	's/q->fmt\.sync\.err = err;/;/'
 R9: a header that may name either L1 table|blockdev/qcow2/resize.c|u:test_block|
 	's/q->fmt\.sync\.err = err;/;/'
 R9: a table that was not written stays dirty|blockdev/qcow2/commit.c|f:5:512|
 	's/err \? p->bits : 0/0/'
-R9: an L1 sector that was not written stays dirty|blockdev/qcow2/commit.c|f:5:512|
+R9: an L1 sector that was not written stays dirty|blockdev/qcow2/commit.c|f:2:512 lazy|
 	's/q->l1\.dirty\[at\] = 1;/;/; s/q->l1\.n_dirty \+= !q->l1\.dirty\[at\];//'
 
 contract: a flush is carried out|blockdev/block.c|raw|

@@ -105,19 +105,25 @@ static void bed_open(struct bed *b, const char *format, enum cache_mode mode, bo
 	ck_assert_int_eq(disk_open_file(bed_file(b), &o, &b->d, NULL), 0);
 }
 
-static void bed_new(struct bed *b, const char *format, enum cache_mode mode)
+/* With the image that the fiber creates; NULL: 16 MiB of zeros. */
+static void bed_new_by(struct bed *b, int (*create)(void *file))
 {
 	memset(b, 0, sizeof(*b));
 	ck_assert_int_eq(loop_new(LOOP_AIO_AUTO, &b->l), 0);
 	mem_init(&b->m);
-	if (!strcmp(format, "raw")) {
+	if (!create) {
 		mem_set_size(&b->m, 16 * MiB);
 	} else {
 		struct file *f = bed_file(b);
 
-		ck_assert_int_eq(fiber_run(b->l, create_fiber, f), 0);
+		ck_assert_int_eq(fiber_run(b->l, create, f), 0);
 		file_close(f);
 	}
+}
+
+static void bed_new(struct bed *b, const char *format, enum cache_mode mode)
+{
+	bed_new_by(b, strcmp(format, "raw") ? create_fiber : NULL);
 	bed_open(b, format, mode, false);
 }
 
@@ -443,6 +449,36 @@ START_TEST(a_header_in_doubt_is_final)
 }
 END_TEST
 
+static int create_dense_fiber(void *f)
+{
+	struct qcow2_create_opts o = {.size = 16 * MiB, .cluster_size = 512, .refcount_bits = 64};
+
+	return qcow2_create(f, &o, NULL);
+}
+
+/* Nor which refcount table: here one counts 2 MiB, and grows when clusters past it are reserved. */
+START_TEST(a_header_in_doubt_about_the_refcount_table_is_final)
+{
+	uint64_t at = 0;
+	struct bed b;
+	int err = 0;
+
+	bed_new_by(&b, create_dense_fiber);
+	bed_open(&b, "qcow2", CACHE_WRITEBACK, false);
+	warm_up(&b);
+	b.b.write_err = -EIO;
+	b.b.write_below = 512;
+	for (; !err && at < 16 * MiB; at += 64 * KiB)
+		err = call(&b, BLK_WRITE, at, 64 * KiB, 0);
+	ck_assert_int_eq(err, -EIO);
+	b.b.write_err = 0;
+	ck_assert_int_eq(call(&b, BLK_WRITE, 0, 4096, 0), -EIO);
+	ck_assert_int_eq(call(&b, BLK_FLUSH, 0, 0, 0), -EIO);
+	ck_assert_int_eq(disk_close(b.d, NULL), -EIO);
+	bed_free(&b);
+}
+END_TEST
+
 /* A process that was killed may have acknowledged what is not durable: nobody else knows of it. */
 START_TEST(the_first_flush_is_carried_out)
 {
@@ -513,16 +549,9 @@ static int create_plain_fiber(void *f)
 START_TEST(allocating_writes_in_writethrough_cost_one_fdatasync_and_a_sector)
 {
 	struct disk_stats s;
-	struct file *f;
 	struct bed b;
 
-	memset(&b, 0, sizeof(b));
-	ck_assert_int_eq(loop_new(LOOP_AIO_AUTO, &b.l), 0);
-	mem_init(&b.m);
-	f = bed_file(&b);
-	ck_assert_int_eq(
-		fiber_run(b.l, _i ? create_lazy_fiber : create_plain_fiber, f), 0);
-	file_close(f);
+	bed_new_by(&b, _i ? create_lazy_fiber : create_plain_fiber);
 	bed_open(&b, "qcow2", CACHE_WRITETHROUGH, false);
 	for (uint64_t i = 0; i < 1000; i++)
 		ck_assert_int_eq(call(&b, BLK_WRITE, i * 64 * KiB, 64 * KiB, 0), 0);
@@ -613,17 +642,16 @@ int main(void)
 		t, turning_the_cache_off_makes_what_was_acknowledged_durable_first, 0, n);
 	tcase_add_loop_test(t, writes_that_wait_together_share_their_commits, 0, n);
 	tcase_add_loop_test(t, flushes_that_overlap_are_merged, 0, n);
-	tcase_add_loop_test(
-		t, requests_outside_the_disk_and_writes_to_a_readonly_one_fail, 0, n);
+	tcase_add_loop_test(t, requests_outside_the_disk_and_writes_to_a_readonly_one_fail, 0, n);
 	tcase_add_loop_test(t, a_failed_fdatasync_is_final, 0, n);
 	tcase_add_loop_test(t, a_failed_fdatasync_of_our_own_is_final, 0, n);
 	tcase_add_loop_test(t, the_first_flush_is_carried_out, 0, n);
 	tcase_add_test(t, a_header_in_doubt_is_final);
+	tcase_add_test(t, a_header_in_doubt_about_the_refcount_table_is_final);
 	tcase_add_loop_test(t, a_failed_write_reaches_the_guest_and_harms_nothing_else, 0, n);
 	tcase_add_loop_test(
 		t, allocating_writes_in_writethrough_cost_one_fdatasync_and_a_sector, 0, 2);
-	tcase_add_test(
-		t, small_writes_fill_their_neighbourhood_only_where_fdatasyncs_are_frequent);
+	tcase_add_test(t, small_writes_fill_their_neighbourhood_only_where_fdatasyncs_are_frequent);
 	tcase_add_loop_test(t, a_disk_grows_and_keeps_what_it_holds, 0, n);
 	tcase_add_test(t, cache_modes_are_known_by_their_names);
 	suite_add_tcase(s, t);
