@@ -14,20 +14,27 @@ static const struct host_op *data_op(const struct cuts *k, uint32_t i)
 	return &k->model.log->host[k->model.pending[k->data[i]]];
 }
 
+void cuts_take(struct cuts *k)
+{
+	if (k->facts.usable)
+		facts_choose(&k->facts, &k->c);
+	else
+		model_build(&k->model, &k->c, &k->state);
+}
+
+uint64_t cuts_key(struct cuts *k)
+{
+	uint64_t d = k->facts.usable ? facts_digest(&k->facts) : mem_digest(&k->state);
+
+	d = (d ^ k->c.size * 0x9E3779B97F4A7C15ULL) + k->promises;
+	return rng_next(&d);
+}
+
 bool cuts_is_new(struct cuts *k)
 {
-	uint64_t d;
-
 	k->tried++;
-	if (k->facts.usable) {
-		facts_choose(&k->facts, &k->c);
-		d = facts_digest(&k->facts);
-	} else {
-		model_build(&k->model, &k->c, &k->state);
-		d = mem_digest(&k->state);
-	}
-	d = (d ^ k->c.size * 0x9E3779B97F4A7C15ULL) + k->promises;
-	if (seen_before(k->seen, rng_next(&d)))
+	cuts_take(k);
+	if (seen_before(k->seen, cuts_key(k)))
 		return false;
 	k->found++;
 	return true;
@@ -287,9 +294,13 @@ void cuts_at(struct cuts *k, uint64_t tick)
 
 void cuts_run(struct cuts *k, uint64_t left)
 {
-	uint64_t n, *ticks = cuts_ticks(k->model.log, &n);
+	uint64_t n, *ticks = cuts_ticks(k->model.log, &n), first = 0;
 
-	for (uint64_t i = 0; i < n && (left || k->exhaustive) && !k->stop; i++) {
+	while (first < n && ticks[first] < k->from)
+		first++;
+	while (n > first && k->to && ticks[n - 1] > k->to)
+		n--;
+	for (uint64_t i = first; i < n && (left || k->exhaustive) && !k->stop; i++) {
 		uint64_t share = left / (n - i);
 
 		if (share < STATES_MIN && !k->exhaustive &&

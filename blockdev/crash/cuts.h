@@ -31,10 +31,11 @@ struct cuts {
 	uint32_t n_data;
 	uint64_t rng;
 	struct seen own_seen, *seen;
-	uint64_t tried, found; /* choices; states that were not met before */
+	uint64_t tried, found;          /* choices; states that were not met before */
 	uint64_t situations, exhausted; /* cuts_run(): looked at; none of its states left out */
-	bool stop;         /* set by anybody: enough */
+	bool stop;                      /* set by anybody: enough */
 	/* The user's, set after cuts_init(). */
+	uint64_t from, to;             /* ticks: cuts_run() stays between them; to 0: to the end */
 	uint64_t promises;             /* what was promised at this cut, as a number */
 	bool whole;                    /* writes do not tear */
 	bool exhaustive;               /* wherever few writes are pending, whatever the budget */
@@ -59,7 +60,11 @@ void cuts_situation(struct cuts *k);
 /* Sets all fates and the length that goes with them. */
 void cuts_set_all(struct cuts *k, enum fate f);
 void cuts_random(struct cuts *k);
-/* Takes c as the state in hand, which facts then tell; false if it was met before. */
+/* Takes c as the state in hand, which facts then tell. */
+void cuts_take(struct cuts *k);
+/* A number for that state: equal if image and promises are. */
+uint64_t cuts_key(struct cuts *k);
+/* Takes c; false if that state was met before. */
 bool cuts_is_new(struct cuts *k);
 /*
  * Visits about so many new states of all situations; with fewer than these want, some are left

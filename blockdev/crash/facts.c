@@ -10,7 +10,7 @@
 
 static uint64_t stamps;
 
-static uint64_t hash_of(const void *content)
+uint64_t facts_hash(const void *content)
 {
 	const uint64_t *w = content;
 	uint64_t h[4] = {1, 2, 3, 4}, any = 0, all = 0;
@@ -34,7 +34,7 @@ static uint64_t hash_of(const void *content)
 /* A new fact, also for zeros; returns its number. */
 static uint32_t add(struct facts *f, const void *content)
 {
-	uint64_t hash = hash_of(content);
+	uint64_t hash = facts_hash(content);
 
 	if (f->n == f->room) {
 		f->room *= 2;
@@ -203,7 +203,7 @@ bool facts_agree(const struct facts *f, const struct mem_image *img)
 		uint64_t hash = 0;
 
 		if (page)
-			hash = hash_of(page + f->touched[i] % PER_PAGE * SECTOR);
+			hash = facts_hash(page + f->touched[i] % PER_PAGE * SECTOR);
 		if (hash != facts_get(f, f->touched[i])->hash)
 			return false;
 	}
@@ -211,7 +211,7 @@ bool facts_agree(const struct facts *f, const struct mem_image *img)
 		uint64_t first = img->used[k] * PER_PAGE;
 
 		for (uint64_t s = first; s < first + PER_PAGE; s++)
-			if (hash_of(img->pages[img->used[k]] + s % PER_PAGE * SECTOR) !=
+			if (facts_hash(img->pages[img->used[k]] + s % PER_PAGE * SECTOR) !=
 				facts_get(f, s)->hash)
 				return false;
 	}

@@ -30,8 +30,8 @@ struct facts {
 	uint64_t *touched; /* the sectors that have one */
 	uint64_t n_touched;
 	uint64_t bytes, size; /* of the state; in sectors, the last may be there in part */
-	uint64_t digest;  /* of what is durable */
-	uint64_t stamp;	  /* another one whenever that changes; no two explorers have the same */
+	uint64_t digest;      /* of what is durable */
+	uint64_t stamp; /* another one whenever that changes; no two explorers have the same */
 };
 
 /* The model stays the caller's; it may have been moved. */
@@ -46,6 +46,9 @@ uint64_t facts_digest(const struct facts *f);
 
 /* Does img, which was built by the same choice, hold just that? */
 bool facts_agree(const struct facts *f, const struct mem_image *img);
+
+/* A sector's content in one word; 0 is for zeros.  content: aligned to 8. */
+uint64_t facts_hash(const void *content);
 
 /* What a fact adds to a digest, at its sector. */
 static inline uint64_t fact_at(const struct fact *k, uint64_t sector)
