@@ -37,6 +37,11 @@ struct guest_op {
 	int err;
 };
 
+struct crash_mark {
+	uint64_t at; /* tick */
+	const char *text;
+};
+
 struct crash_log {
 	uint64_t clock; /* of the last event */
 	struct host_op *host;

@@ -12,11 +12,6 @@
 
 #include "blockdev/crash/checker.h"
 
-struct crash_mark {
-	uint64_t at; /* tick */
-	const char *text;
-};
-
 struct search_opts {
 	struct checker_opts check;
 	const struct crash_mark *marks; /* by tick */
