@@ -105,6 +105,16 @@ R1: another packed cluster is counted before its entry|blockdev/qcow2/compress.c
 	's/return err \|\| q->lazy \? err : qcow2_write_refs\(q\)/return err/'
 R8: snapshots change counts and flags under the mark|blockdev/qcow2/snapshot.c|512 snapshots|
 	's/int err = mark_on\(q\);/int err = 0;/g'
+R8: a longer header, step by step|blockdev/qcow2/header_rewrite.c|4k upkeep below|
+	's/return err \? err : sync_to\(&r->q->fmt.*?;/return err;/'
+R8: a longer header goes by a short one|blockdev/qcow2/header_rewrite.c|s:20000:4k upkeep below|
+	's/if \(!memcmp\(r->old \+ SECTOR.*?\n.*?;/return put(r, r->next, 0, size);/'
+R4: no zero clusters before version 2|blockdev/qcow2/amend.c|4k upkeep|
+	's/err = expand_zeros\(q\);/err = 0;/'
+R4: counts are written before version 2|blockdev/qcow2/amend.c|512 upkeep lazy|
+	's/\tif \(!err\)\n\t\terr = qcow2_write_refs\(q\);//'
+R4: counts are durable before version 2|blockdev/qcow2/amend.c|s:20000:512 upkeep lazy|
+	's/\tif \(!err\)\n\t\terr = sync_to\(.*?;//'
 R8: all of a new snapshot before the header|blockdev/qcow2/snapshot.c|512 snapshots|
 	's/\tif \(!err\)\n\t\terr = write_out\(q\);\n\treturn give_up/\treturn give_up/'
 R8: the table without a snapshot before the header|blockdev/qcow2/snapshot.c|512 snapshots|

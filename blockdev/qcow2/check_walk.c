@@ -350,6 +350,14 @@ int walk_l1(struct chk *c, uint64_t l1_off, uint32_t l1_size, bool active, bool 
 	return err;
 }
 
+/* A flag that does not say what the count says; how the line about it begins. */
+static const char *wrong_flag(struct chk *c, uint64_t entry, bool repair)
+{
+	if (!repair && !(entry & QCOW2_OFLAG_COPIED))
+		c->res->missing_flags++;
+	return chk_damage(c, repair);
+}
+
 /*
  * Does the flag say what the count says?  A cluster of a data file has one user.  Counts that
  * cannot be read contradict nobody.
@@ -378,7 +386,7 @@ static int copied_l2(struct chk *c, uint64_t l2_off, bool repair)
 			copied_ok(c, entry, c->data_file, &count))
 			continue;
 		chk_say(c, "%s OFLAG_COPIED data cluster: l2_entry=%" PRIx64 " refcount=%" PRIu64,
-			chk_damage(c, repair), entry, count);
+			wrong_flag(c, entry, repair), entry, count);
 		if (repair)
 			table_set(&t, i, entry ^ QCOW2_OFLAG_COPIED);
 	}
@@ -402,7 +410,7 @@ int walk_copied(struct chk *c, bool repair)
 			chk_say(c,
 				"%s OFLAG_COPIED L2 cluster: l1_index=%" PRIu64 " l1_entry=%" PRIx64
 				" refcount=%" PRIu64,
-				chk_damage(c, repair), i, entry, count);
+				wrong_flag(c, entry, repair), i, entry, count);
 			if (repair)
 				table_set(&t, i, entry ^ QCOW2_OFLAG_COPIED);
 		}

@@ -219,6 +219,7 @@ must_check int qcow2_create(struct file *f, const struct qcow2_create_opts *o, s
 struct qcow2_check {
 	uint64_t corruptions, leaks, check_errors;
 	uint64_t corruptions_fixed, leaks_fixed;
+	uint64_t missing_flags; /* of corruptions: not set where it could be; a copy is made */
 	uint64_t allocated_clusters, total_clusters, compressed_clusters, fragmented_clusters;
 	uint64_t image_end_offset; /* bytes */
 	/* One line per finding, as qemu-img words them; NULL: silent. */

@@ -27,6 +27,7 @@ struct row {
 	unsigned zero, discard;    /* too; half of the zeros may unmap */
 	unsigned pack;             /* too; compressed, whole clusters */
 	unsigned snapshot;         /* too, with depth 1: created, applied, deleted */
+	unsigned upkeep;           /* too, with depth 1: what an image tool does, see upkeep.h */
 	bool below;                /* over a backing file */
 	bool reopen;               /* clean close and reopen half way */
 	bool cut;                  /* a power cut half way; work goes on with what it left */
@@ -38,6 +39,8 @@ struct row {
 #define BELOW_SECTORS 1536u
 /* Of the backing file that all such rows share; made when first asked for. */
 const char *below_path(const struct row *row);
+/* What the sector holds there: version 1 or zeros. */
+uint32_t below_version(const struct row *row, uint64_t sector);
 
 extern const struct row rows[];
 extern const unsigned n_rows;
@@ -51,6 +54,8 @@ struct run_log {
 	uint64_t reopened_at; /* tick; 0: it was not */
 	struct crash_snapshot *snapshots; /* all that there ever were, see snapshots.h */
 	uint32_t n_snapshots;
+	struct backing_name *names; /* that the image was given, in turn, see upkeep.h */
+	uint32_t n_names;
 	struct disk_stats stats; /* of the last disk that was open */
 };
 /* Asserts that everything succeeds; the disk is abandoned at the end, as by a cut. */

@@ -9,12 +9,17 @@
 #define DEFAULTS .depth = 8, .span = 4096, .max = 64, .ops = 160, .flush = 12, .fua = 5
 
 #define QCOW2(title, bytes, cluster, ...)                                                          \
-	{.name = (title), .format = "qcow2", DEFAULTS,                                             \
-		.create = {.size = (bytes), .cluster_size = (cluster)}, __VA_ARGS__}
+	{                                                                                          \
+		.name = (title), .format = "qcow2", DEFAULTS,                                      \
+		.create = {.size = (bytes), .cluster_size = (cluster)}, __VA_ARGS__                \
+	}
 #define RAW(title, bytes, ...)                                                                     \
-	{.name = (title), .format = "raw", .create = {.size = (bytes)}, DEFAULTS, __VA_ARGS__}
+	{                                                                                          \
+		.name = (title), .format = "raw", .create = {.size = (bytes)}, DEFAULTS,           \
+		__VA_ARGS__                                                                        \
+	}
 
-#define LAZY	     .create.lazy_refcounts = true
+#define LAZY         .create.lazy_refcounts = true
 #define COUNTS(bits) .create.refcount_bits = (bits)
 /* Cache off; what the guest flushes all the same costs nothing. */
 #define WRITETHROUGH .mode = CACHE_WRITETHROUGH, .flush = 2, .fua = 0
@@ -23,6 +28,9 @@
 
 /* One guest request at a time, so that it is known what a snapshot holds. */
 #define SNAPSHOTS .depth = 1, .span = 1024, .max = 24, .snapshot = 15, .ops = 60, .dear = 4
+
+/* The same; a smaller disk still has all that the work touches. */
+#define UPKEEP .depth = 1, .span = 1024, .max = 24, .upkeep = 12, .ops = 120, .zero = 8, .dear = 2
 
 #define BELOW .below = true, .span = 1600
 
@@ -103,6 +111,13 @@ const struct row rows[] = {
 	QCOW2("64k snapshots writethrough", 1 * MiB, 65536, SNAPSHOTS, .mode = CACHE_WRITETHROUGH,
 		.zero = 10),
 	QCOW2("4k snapshots lazy", 1 * MiB, 4096, SNAPSHOTS, LAZY, .zero = 5, .flip = 5),
+	QCOW2("version 2 snapshots", 1 * MiB, 4096, SNAPSHOTS, .create.version = 2),
+
+	QCOW2("4k upkeep", 4 * MiB, 4096, UPKEEP, .pack = 15, .discard = 8, .flip = 3),
+	QCOW2("512 upkeep", 2 * MiB, 512, UPKEEP, .discard = 5, .tiny = true, .junk = 200),
+	QCOW2("64k upkeep lazy", 4 * MiB, 65536, UPKEEP, LAZY, .pack = 10, .flip = 3),
+	QCOW2("512 upkeep lazy", 2 * MiB, 512, UPKEEP, LAZY, .pack = 20, .reopen = true),
+	QCOW2("4k upkeep below", 4 * MiB, 4096, UPKEEP, BELOW, .span = 1600, .pack = 10),
 
 	/* One run of clusters after the other. */
 	QCOW2("512k runs", 128 * MiB, 524288, .span = 131072, .max = 8, .flush = 6, .fua = 0),

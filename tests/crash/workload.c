@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include "blockdev/file/fault.h"
 #include "tests/crash/snapshots.h"
+#include "tests/crash/upkeep.h"
 
 struct guest {
 	struct run_log *r;
@@ -52,8 +53,8 @@ static int change(struct guest *g, const struct guest_op *op, enum change what)
 	buf = malloc(len);
 	for (uint64_t s = 0; s < op->n; s++)
 		oracle_fill(buf + s * SECTOR, op->sector + s, op->version);
-	err = disk_pwrite(g->d, buf, len, off,
-		(op->fua ? BLK_FUA : 0) | (what == PACK ? BLK_COMPRESSED : 0));
+	err = disk_pwrite(
+		g->d, buf, len, off, (op->fua ? BLK_FUA : 0) | (what == PACK ? BLK_COMPRESSED : 0));
 	free(buf);
 	return err;
 }
@@ -137,8 +138,12 @@ static void do_grow(struct guest *g)
 
 static void do_snapshot(struct guest *g)
 {
-	must_unless_faulty(
-		g, snapshots_step(&g->snapshots, g->r, g->d, &g->rng), "snapshot");
+	must_unless_faulty(g, snapshots_step(&g->snapshots, g->r, g->d, &g->rng), "snapshot");
+}
+
+static void do_upkeep(struct guest *g)
+{
+	must_unless_faulty(g, upkeep_step(g->r, g->d, &g->rng), "upkeep");
 }
 
 struct worker {
@@ -161,7 +166,7 @@ static void worker_fiber(struct fiber_start *s)
 	const struct row *row = g->r->row;
 
 	while (g->left) {
-		unsigned k = rng_next(&g->rng) % 100;
+		unsigned k = rng_next(&g->rng) % 100, own = row->flush + row->flip;
 
 		g->left--;
 		if (row->grow && !g->grown && g->left < row->ops / 2) {
@@ -169,13 +174,15 @@ static void worker_fiber(struct fiber_start *s)
 			do_grow(g);
 		} else if (k < row->flush)
 			do_flush(g);
-		else if (k < row->flush + row->flip)
+		else if (k < own)
 			do_flip(g);
-		else if (k < row->flush + row->flip + row->snapshot)
+		else if (k < own + row->snapshot)
 			do_snapshot(g);
+		else if (k < own + row->snapshot + row->upkeep)
+			do_upkeep(g);
 		else
 			do_change(g, which(row, rng_next(&g->rng) % 100),
-				k < row->flush + row->flip + row->snapshot + row->fua);
+				k < own + row->snapshot + row->upkeep + row->fua);
 	}
 	g->workers--;
 }
@@ -395,6 +402,11 @@ static void fill_stripe(int fd, uint64_t at)
 		must(-EIO, below);
 }
 
+uint32_t below_version(const struct row *row, uint64_t sector)
+{
+	return row->below && sector < BELOW_SECTORS && sector % (2 * STRIPE) < STRIPE;
+}
+
 const char *below_path(const struct row *row)
 {
 	const char *dir = getenv("TMPDIR");
@@ -421,11 +433,8 @@ static void log_below(struct guest *g)
 {
 	g->version = 1;
 	for (uint64_t at = 0; at < BELOW_SECTORS; at += 2 * STRIPE) {
-		struct guest_op op = {.kind = GUEST_WRITE,
-			.fua = true,
-			.sector = at,
-			.n = STRIPE,
-			.version = 1};
+		struct guest_op op = {
+			.kind = GUEST_WRITE, .fua = true, .sector = at, .n = STRIPE, .version = 1};
 		uint64_t i = crash_log_submit(&g->r->log, &op);
 
 		g->r->log.guest[i].submitted = g->r->log.guest[i].acknowledged = 0;
@@ -447,7 +456,7 @@ static void snapshots_start(struct guest *g, const struct row *row)
 {
 	if (!row->snapshot)
 		return;
-	assert(row->depth == 1 && !row->cut && !row->discard && !row->below);
+	assert(row->depth == 1 && !row->cut && !row->discard && !row->below && !row->upkeep);
 	g->snapshots.n_sectors = row->create.size / SECTOR;
 	g->snapshots.now = calloc(g->snapshots.n_sectors, sizeof(*g->snapshots.now));
 }
@@ -483,6 +492,7 @@ void workload_free(struct run_log *r)
 {
 	crash_log_fini(&r->log);
 	snapshots_free(r);
+	upkeep_free(r);
 	mem_fini(&r->start);
 	mem_fini(&r->live);
 }
