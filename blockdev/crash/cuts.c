@@ -314,12 +314,13 @@ void cuts_run(struct cuts *k, uint64_t left)
 	free(ticks);
 }
 
-void cuts_init(struct cuts *k, const struct crash_log *log, const struct mem_image *start)
+void cuts_init(
+	struct cuts *k, const struct crash_log *log, const struct mem_image *start, bool hashes)
 {
 	*k = (struct cuts){.c.unit = SECTOR};
 	model_init(&k->model, log, start);
 	mem_init(&k->state);
-	facts_init(&k->facts, &k->model);
+	facts_init(&k->facts, &k->model, hashes);
 	k->seen = &k->own_seen;
 	k->c.fate = calloc(log->n_host + 1, 1);
 	k->data = calloc(log->n_host + 1, sizeof(*k->data));

@@ -48,8 +48,9 @@ struct cuts {
 	void *arg;
 };
 
-/* Log and start stay the caller's. */
-void cuts_init(struct cuts *k, const struct crash_log *log, const struct mem_image *start);
+/* Log and start stay the caller's.  hashes: see facts.h. */
+void cuts_init(
+	struct cuts *k, const struct crash_log *log, const struct mem_image *start, bool hashes);
 void cuts_fini(struct cuts *k);
 /* The last tick of each situation of a log; the caller frees. */
 uint64_t *cuts_ticks(const struct crash_log *log, uint64_t *n);

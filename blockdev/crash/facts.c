@@ -42,7 +42,8 @@ static uint32_t add(struct facts *f, const void *content)
 		if (!f->fact)
 			abort();
 	}
-	f->fact[f->n] = (struct fact){.hash = hash, .word = hash ? oracle_word(content) : 0};
+	f->fact[f->n] = (struct fact){
+		.hash = hash, .word = f->hashes || !hash ? hash : oracle_word(content)};
 	return (uint32_t)f->n++;
 }
 
@@ -74,12 +75,12 @@ static bool whole_sectors(const struct crash_log *log)
 	return true;
 }
 
-void facts_init(struct facts *f, struct crash_model *m)
+void facts_init(struct facts *f, struct crash_model *m, bool hashes)
 {
 	const struct crash_log *log = m->log;
 	uint64_t bytes = m->durable.size;
 
-	*f = (struct facts){.m = m, .n = 1, .room = 4096};
+	*f = (struct facts){.m = m, .n = 1, .room = 4096, .hashes = hashes};
 	f->usable = whole_sectors(log);
 	if (!f->usable)
 		return;

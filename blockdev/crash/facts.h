@@ -14,13 +14,14 @@
 
 struct fact {
 	uint64_t hash; /* of the content; 0: zeros */
-	uint64_t word; /* oracle_word() */
+	uint64_t word; /* oracle_word(), or the hash */
 };
 
 struct facts {
 	const struct crash_model *m;
 	/* All begins and ends at sectors, or none of this can be used. */
 	bool usable;
+	bool hashes;       /* contents do not name their sector: words are hashes */
 	struct fact *fact; /* 0 is zeros */
 	uint64_t n, room;
 	uint32_t *of_op;   /* by host operation: its first sector's fact; 0: not looked at yet */
@@ -35,7 +36,7 @@ struct facts {
 };
 
 /* The model stays the caller's; it may have been moved. */
-void facts_init(struct facts *f, struct crash_model *m);
+void facts_init(struct facts *f, struct crash_model *m, bool hashes);
 void facts_fini(struct facts *f);
 /* The model was moved. */
 void facts_update(struct facts *f, struct crash_model *m);

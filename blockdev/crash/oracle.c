@@ -4,6 +4,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include "blockdev/crash/facts.h"
 #include "blockdev/crash/oracle.h"
 
 #define MIX     0x9E3779B97F4A7C15ULL
@@ -77,7 +78,8 @@ int oracle_init(struct oracle *o, const struct crash_log *log, uint64_t n_sector
 		const struct guest_op *g = &log->guest[i];
 
 		for (uint64_t s = g->sector; has_range(g) && s < g->sector + g->n; s++) {
-			o->links[o->n_links] = (struct oracle_link){(uint32_t)i, o->first[s]};
+			o->links[o->n_links] = (struct oracle_link){(uint32_t)i, o->first[s],
+				g->version ? s << VERSION_BITS | g->version : 0};
 			o->first[s] = (uint32_t)o->n_links++;
 		}
 	}
@@ -91,6 +93,7 @@ void oracle_fini(struct oracle *o)
 	free(o->links);
 	free(o->runs);
 	free(o->legal);
+	free(o->before);
 	*o = (struct oracle){0};
 }
 
@@ -153,45 +156,83 @@ static bool overtaken(const struct oracle *o, uint64_t sector, const struct gues
 	return false;
 }
 
-/* Zeros may be what was there first, or what any write of zeros or discard left. */
-static enum verdict judge_version(const struct oracle *o, uint64_t sector, uint32_t version)
+static uint64_t before(const struct oracle *o, uint64_t sector)
 {
+	return o->before ? o->before[sector] : 0;
+}
+
+/* Zeros may be what was there first, or what any write of zeros or discard left. */
+static enum verdict judge_word(const struct oracle *o, uint64_t sector, uint64_t word)
+{
+	bool first = word == before(o, sector);
 	enum verdict v = GARBAGE;
 
-	if (!version && !overtaken(o, sector, NULL))
+	if (first && !overtaken(o, sector, NULL))
 		return LEGAL;
 	for (uint32_t l = o->first[sector]; l != NO_LINK; l = o->links[l].next) {
 		const struct guest_op *g = &o->log->guest[o->links[l].op];
 
-		if (g->version != version || g->submitted > o->at)
+		if (o->links[l].word != word || g->submitted > o->at)
 			continue;
 		if (!overtaken(o, sector, g))
 			return LEGAL;
 		v = STALE;
 	}
-	return version ? v : LOST_DURABLE;
+	return first ? LOST_DURABLE : v;
 }
 
 enum verdict oracle_judge_word(struct oracle *o, uint64_t sector, uint64_t word)
 {
-	uint32_t version = word & VERSION_MASK;
 	enum verdict v;
 
 	if (word == ORACLE_GARBAGE)
 		return GARBAGE;
-	if (version && word >> VERSION_BITS != sector)
+	if (!o->before && word && word >> VERSION_BITS != sector)
 		return FOREIGN;
-	if (o->legal[sector] == version)
+	if (o->legal[sector] == word)
 		return LEGAL;
-	v = judge_version(o, sector, version);
+	v = judge_word(o, sector, word);
 	if (v == LEGAL)
-		o->legal[sector] = version;
+		o->legal[sector] = word;
 	return v;
+}
+
+uint64_t oracle_word_of(const struct oracle *o, const void *content)
+{
+	return o->before ? facts_hash(content) : oracle_word(content);
+}
+
+static uint64_t word_written(const struct guest_op *g, uint64_t sector)
+{
+	uint64_t content[SECTOR / 8];
+
+	if (!g->data)
+		return 0;
+	memcpy(content, g->data + (sector - g->sector) * SECTOR, SECTOR);
+	return facts_hash(content);
+}
+
+int oracle_contents(struct oracle *o, const struct mem_image *first)
+{
+	uint64_t content[SECTOR / 8];
+
+	o->before = calloc(o->n_sectors + 1, sizeof(*o->before));
+	if (!o->before)
+		return -ENOMEM;
+	for (uint64_t s = 0; s < o->n_sectors; s++) {
+		if (o->first[s] == NO_LINK)
+			continue;
+		mem_read(first, content, SECTOR, s * SECTOR);
+		o->before[s] = facts_hash(content);
+		for (uint32_t l = o->first[s]; l != NO_LINK; l = o->links[l].next)
+			o->links[l].word = word_written(&o->log->guest[o->links[l].op], s);
+	}
+	return 0;
 }
 
 enum verdict oracle_judge(struct oracle *o, uint64_t sector, const void *content)
 {
-	return oracle_judge_word(o, sector, oracle_word(content));
+	return oracle_judge_word(o, sector, oracle_word_of(o, content));
 }
 
 const char *verdict_name(enum verdict v)

@@ -19,6 +19,7 @@
 #define CRASH_ORACLE_H
 
 #include "blockdev/crash/log.h"
+#include "blockdev/crash/memfile.h"
 
 struct oracle {
 	const struct crash_log *log;
@@ -26,11 +27,14 @@ struct oracle {
 	uint32_t *first; /* by sector: index into links, or UINT32_MAX */
 	struct oracle_link {
 		uint32_t op, next;
+		uint64_t word; /* what that operation wrote there */
 	} * links;
 	uint64_t n_links;
 	uint64_t *runs; /* pairs: first sector, how many */
 	uint64_t n_runs;
-	uint32_t *legal; /* by sector: a version that is known to be legal at this tick */
+	uint64_t *legal; /* by sector: a word that is known to be legal at this tick */
+	/* By sector: what was there at first; NULL: zeros.  With it, words are facts_hash()es. */
+	uint64_t *before;
 	/*
 	 * How many acknowledgements by now made something stable.  While it stays the same, what
 	 * was legal stays legal: a later tick only adds writes that may be found.
@@ -43,6 +47,11 @@ struct oracle {
 
 /* The log must be complete.  0 or -ENOMEM. */
 must_check int oracle_init(struct oracle *o, const struct crash_log *log, uint64_t n_sectors);
+/*
+ * Contents do not name their sectors: they are known by their hashes, from the data of the log.
+ * before: what the disk held when that began, as far as it is long.  0 or -ENOMEM.
+ */
+must_check int oracle_contents(struct oracle *o, const struct mem_image *before);
 void oracle_fini(struct oracle *o);
 void oracle_at(struct oracle *o, uint64_t tick);
 
@@ -54,12 +63,14 @@ const char *verdict_name(enum verdict v);
  */
 #define ORACLE_GARBAGE UINT64_MAX
 uint64_t oracle_word(const void *content);
+/* The same, or its hash, as this oracle knows contents. */
+uint64_t oracle_word_of(const struct oracle *o, const void *content);
 enum verdict oracle_judge_word(struct oracle *o, uint64_t sector, uint64_t word);
 enum verdict oracle_judge(struct oracle *o, uint64_t sector, const void *content);
 /* A word that is known to be legal there, not zeros; it may be none. */
 static inline uint64_t oracle_legal_word(const struct oracle *o, uint64_t sector)
 {
-	return sector << 24 | o->legal[sector];
+	return o->legal[sector];
 }
 /* The next run of sectors that were ever written, from *at on; false: there is none. */
 bool oracle_next_run(const struct oracle *o, uint64_t *at, uint64_t *n);

@@ -129,7 +129,6 @@ static bool collect(struct search *s)
 	s->states++;
 	if (t->fails) {
 		s->failed++;
-		p->k.stop |= s->o->first_only;
 	} else {
 		free(t->pending);
 		t->pending = NULL;
@@ -156,6 +155,15 @@ static uint32_t count_lost(const struct cuts *k)
 	return n;
 }
 
+static bool wanted(const struct search *s, const struct cuts *k)
+{
+	for (uint32_t i = 0; s->o->one_of && i < k->n_data; i++)
+		if (k->c.fate[k->data[i]] != FATE_WHOLE &&
+			s->o->one_of[s->disk.guest[k->model.pending[k->data[i]]]])
+			return true;
+	return !s->o->one_of;
+}
+
 static void visit(struct cuts *k)
 {
 	struct search *s = k->arg;
@@ -163,6 +171,8 @@ static void visit(struct cuts *k)
 	struct checker_facts f = facts_at(s, k->model.at);
 	int err;
 
+	if (!wanted(s, k))
+		return;
 	while (!checker_free_place(p->checker) && !k->stop)
 		(void)collect(s);
 	if (k->stop || !p->left) {
@@ -231,7 +241,7 @@ static bool holds(struct cuts *k)
 
 static void cuts_begin(struct search *s, struct cuts *k)
 {
-	cuts_init(k, &s->disk.log, &s->disk.start);
+	cuts_init(k, &s->disk.log, &s->disk.start, true);
 	k->seen = &s->p->seen;
 	k->visit = visit;
 	k->holds = holds;
@@ -313,7 +323,7 @@ static bool explains(const struct search *s, const struct reason *r, const struc
 		if (was_written(s, t, r->lost[i]) && fate_in(t, r->lost[i]) == FATE_WHOLE)
 			return false;
 	for (uint32_t i = 0; i < r->n_kept; i++)
-		if (!was_written(s, t, r->kept[i]) || fate_in(t, r->kept[i]) != FATE_WHOLE)
+		if (!was_written(s, t, r->kept[i]) || fate_in(t, r->kept[i]) == FATE_LOST)
 			return false;
 	return t->at >= r->at || r->n_kept;
 }
@@ -356,6 +366,20 @@ static void list_ops(struct search *s, struct cuts *k, struct reason *r)
 	free(needed);
 }
 
+/* In the usual order, and without chance where chance is not what makes it fail. */
+static void simplify(struct cuts *k)
+{
+	uint64_t tear = k->c.tear;
+
+	if (k->c.reversed) {
+		k->c.reversed = false;
+		k->c.reversed = k->holds(k);
+	}
+	k->c.tear = 1;
+	if (k->holds(k))
+		k->c.tear = tear;
+}
+
 /* k stands at t's cut. */
 static void find_reason(struct search *s, struct cuts *k, const struct tried *t)
 {
@@ -368,6 +392,7 @@ static void find_reason(struct search *s, struct cuts *k, const struct tried *t)
 	k->c.reversed = t->c.reversed;
 	k->c.size = t->c.size;
 	cuts_minimise(k);
+	simplify(k);
 	/* Once more: what does it say, and does it say so every time? */
 	cuts_take(k);
 	if (s->p->err || ask(s, k)) {
@@ -419,7 +444,7 @@ static void explain(struct search *s)
 			r++;
 		if (r < s->n_reasons) {
 			s->reason[r].states++;
-		} else if (s->n_reasons == s->o->reasons || s->o->first_only || p->err) {
+		} else if (s->n_reasons == s->o->reasons || p->err) {
 			s->unexplained++;
 		} else {
 			cuts_at(&p->k, t->at);

@@ -21,7 +21,8 @@ struct search_opts {
 	uint32_t unit;     /* bytes of a piece of a torn write; 0: writes do not tear */
 	bool exhaustive;
 	unsigned reasons; /* at most so many are looked for */
-	bool first_only;  /* ends with the first failing state, which is not made smaller */
+	/* By operation of the guest's log: only states in which one of these is lost or torn. */
+	const uint8_t *one_of; /* NULL: any state */
 	void (*progress)(void *arg, uint64_t done, uint64_t failed);
 	void *progress_arg;
 	const volatile bool *interrupted; /* by the user; NULL: never */

@@ -114,7 +114,7 @@ static void print_selector(const struct selector *s, char *out, size_t room)
 
 static enum role role_at(const struct explorer *e, uint32_t k)
 {
-	return role_of(&e->roles, &e->r->log.host[e->k.model.pending[e->k.data[k]]]);
+	return role_of(&e->roles, &work_of(e)->r->log.host[e->k.model.pending[e->k.data[k]]]);
 }
 
 static bool selected(const struct explorer *e, const struct selector *s, uint32_t k)
@@ -196,7 +196,8 @@ static void exact_spec(const struct explorer *e, char *out, size_t room)
 {
 	size_t n = (size_t)snprintf(out, room,
 		"exact=%016" PRIx64 " %" PRIu64 ":%" PRIu64 ":%" PRIu64 ":%d:",
-		log_digest(&e->r->log), e->k.model.at, e->k.c.size, e->k.c.tear, e->k.c.reversed);
+		log_digest(&work_of(e)->r->log), e->k.model.at, e->k.c.size, e->k.c.tear,
+		e->k.c.reversed);
 
 	for (uint32_t i = 0; i < e->k.model.n_pending && n + 1 < room; i++)
 		out[n++] = "-+~"[e->k.c.fate[i]];
@@ -217,12 +218,12 @@ void case_from(struct explorer *e)
 	}
 	if (find_selector(e, &s))
 		print_selector(&s, state, sizeof(state));
-	n = snprintf(line, sizeof(line), "%s | %" PRIu64 " | %s | ", e->r->row->name, e->r->seed,
-		state);
+	n = snprintf(line, sizeof(line), "%s | %" PRIu64 " | %s | ", work_of(e)->r->row->name,
+		work_of(e)->r->seed, state);
 	snprintf(line + n, sizeof(line) - (size_t)n, "%s\n", e->why);
 	printf("  case: %s", line);
-	if (e->o->keep)
-		keep_line(e->o->keep, line, (size_t)n);
+	if (work_of(e)->o->keep)
+		keep_line(work_of(e)->o->keep, line, (size_t)n);
 }
 
 /* ---- trying them again ---- */
@@ -300,8 +301,8 @@ static void try_here(struct explorer *e, const struct selector *s, uint64_t *met
 		++*met;
 		if (!explorer_is_new(e))
 			continue;
-		if (!explorer_verdict(e) && !e->t->violations++) {
-			printf("VIOLATION %s: %s\n", e->r->row->name, e->why);
+		if (!explorer_verdict(e) && !work_of(e)->t->violations++) {
+			printf("VIOLATION %s: %s\n", work_of(e)->r->row->name, e->why);
 			explorer_print_pending(e);
 		}
 	}
@@ -310,7 +311,7 @@ static void try_here(struct explorer *e, const struct selector *s, uint64_t *met
 /* Returns how many states the case describes in this run. */
 static uint64_t replay_selector(struct explorer *e, const struct selector *s)
 {
-	uint64_t met = 0, n, *ticks = cuts_ticks(&e->r->log, &n);
+	uint64_t met = 0, n, *ticks = cuts_ticks(&work_of(e)->r->log, &n);
 
 	for (uint64_t i = 0; i < n; i++) {
 		explorer_at(e, ticks[i]);
@@ -327,7 +328,7 @@ static uint64_t replay_exact(struct loop *l, const struct run_log *r, const char
 
 	if (strtoull(state, &spec, 16) != log_digest(&r->log))
 		return 0;
-	t->states++;
+	t->n.states++;
 	t->violations += !explore_one(l, r, o, spec + strspn(spec, " "));
 	return 1;
 }
@@ -351,17 +352,17 @@ bool case_replay(struct loop *l, const struct crash_case *c, struct tally *t)
 	bool exact = !strncmp(c->state, "exact=", 6);
 
 	if (row && (exact || parse_selector(c->state, &s))) {
-		struct explorer e;
+		struct work w;
 
 		workload_run(l, row, c->seed, &r);
-		explorer_init(&e, l, &r, &o, &mine);
+		work_init(&w, l, &r, &o, &mine);
 		met = exact ? replay_exact(l, &r, c->state + 6, &o, &mine)
-			    : replay_selector(&e, &s);
-		explorer_fini(&e);
+			    : replay_selector(&w.e, &s);
+		work_fini(&w);
 		workload_free(&r);
 	}
-	t->states += mine.states;
-	t->tried += mine.tried;
+	t->n.states += mine.n.states;
+	t->n.tried += mine.n.tried;
 	t->violations += mine.violations || !met;
 	if (mine.violations || !met)
 		printf("FAIL case in line %u (%s, seed %" PRIu64 ", %s): %s\n", c->line, c->row,

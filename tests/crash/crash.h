@@ -6,11 +6,7 @@
 #define TESTS_CRASH_H
 
 #include "blockdev/block.h"
-#include "blockdev/crash/log.h"
-#include "blockdev/crash/memfile.h"
-#include "blockdev/crash/model.h"
-#include "blockdev/crash/oracle.h"
-#include "blockdev/crash/seen.h"
+#include "blockdev/crash/explorer.h"
 #include "blockdev/qcow2/format.h"
 
 /* One configuration.  A feature joins the explorer by adding rows to rows.c. */
@@ -73,16 +69,9 @@ void workload_free(struct run_log *r);
 void faults_reopen(struct run_log *r, const struct fault_rule *rule, bool closed);
 
 struct tally {
-	/*
-	 * States that were judged.  All are distinct: no two of one run agree in what the image
-	 * holds and in what the guest was promised.
-	 */
-	uint64_t states;
-	uint64_t tried;   /* chosen; those seen before are not judged again */
-	uint64_t in_full; /* of states: opened, read and checked, and not inferred, see memo.h */
+	struct explorer_counts n;
 	uint64_t situations, exhausted; /* exhausted: every subset of pending writes was judged */
 	uint64_t violations;
-	uint64_t leaks, dirty; /* states with leaks; states that were repaired at open */
 	uint64_t repairs, second; /* repairs that were cut; states which that left */
 	uint64_t qemu_judged;
 	uint64_t cpu_ns; /* spent on states and tried ones */

@@ -46,8 +46,8 @@ static const struct way ways[] = {
 	{"truncate EIO for good", FILE_TRUNCATE, -EIO, true, 0},
 };
 
-#define CUTS	     2  /* situations after each failure */
-#define STATES	     4  /* of one situation */
+#define CUTS         2  /* situations after each failure */
+#define STATES       4  /* of one situation */
 #define HANG_SECONDS 60 /* one run takes milliseconds */
 
 /* ---- what must hold while the disk is still open ---- */
@@ -191,10 +191,10 @@ static void one_cut(struct explorer *e, uint64_t tick, bool extreme, char *why, 
 		e->k.c.size = e->k.sizes[e->k.c.fate[0] == FATE_WHOLE ? e->k.n_sizes - 1 : 0];
 	}
 	model_build(&e->k.model, &e->k.c, &e->k.state);
-	e->t->states++;
+	e->n->states++;
 	if (explorer_judge(e))
 		return;
-	e->t->violations++;
+	work_of(e)->t->violations++;
 	snprintf(why, room, "cut at tick %" PRIu64 ": %s", tick, e->why);
 }
 
@@ -205,24 +205,25 @@ static void cuts(struct loop *l, const struct run_log *r, uint64_t salt, struct 
 	uint64_t n, from = 0, *ticks = cuts_ticks(&r->log, &n);
 	uint64_t fail = first_failure(&r->log), left = CUTS;
 	struct explore_opts o = {0};
-	struct explorer e;
+	struct work w;
+	struct explorer *e = &w.e;
 
-	explorer_init(&e, l, r, &o, t);
-	e.k.rng ^= salt * 0x9E3779B97F4A7C15ULL;
+	work_init(&w, l, r, &o, t);
+	e->k.rng ^= salt * 0x9E3779B97F4A7C15ULL;
 	while (from + 1 < n && ticks[from] < fail)
 		from++;
 	for (uint64_t i = from; i < n && left; i++) {
-		if (i + 1 < n && rng_next(&e.k.rng) % (n - i) >= left)
+		if (i + 1 < n && rng_next(&e->k.rng) % (n - i) >= left)
 			continue;
 		left--;
-		model_advance(&e.k.model, ticks[i]);
-		oracle_at(&e.oracle, ticks[i]);
-		e.k.n_sizes = model_sizes(&e.k.model, e.k.sizes, CUTS_SIZES);
+		model_advance(&e->k.model, ticks[i]);
+		oracle_at(&e->oracle, ticks[i]);
+		e->k.n_sizes = model_sizes(&e->k.model, e->k.sizes, CUTS_SIZES);
 		t->situations++;
 		for (int k = 0; k < STATES; k++)
-			one_cut(&e, ticks[i], k < STATES / 2, why, room);
+			one_cut(e, ticks[i], k < STATES / 2, why, room);
 	}
-	explorer_fini(&e);
+	work_fini(&w);
 	free(ticks);
 }
 

@@ -136,18 +136,18 @@ static double cpu_seconds(void)
 
 static double per_core(const struct tally *t)
 {
-	return t->cpu_ns ? (double)t->states * 1e9 / (double)t->cpu_ns : 0;
+	return t->cpu_ns ? (double)t->n.states * 1e9 / (double)t->cpu_ns : 0;
 }
 
 static void print_row(const struct row *row, const struct tally *t, const struct disk_stats *all)
 {
 	printf("%s %s: %" PRIu64 " distinct states of %" PRIu64 ", %" PRIu64
 	       " in full (%.0f/s/core)",
-		t->violations ? "FAIL" : "ok", row->name, t->states, t->tried, t->in_full,
+		t->violations ? "FAIL" : "ok", row->name, t->n.states, t->n.tried, t->n.in_full,
 		per_core(t));
 	printf("; %" PRIu64 " of %" PRIu64 " situations exhausted; %" PRIu64 " leak, %" PRIu64
 	       " repaired",
-		t->exhausted, t->situations, t->leaks, t->dirty);
+		t->exhausted, t->situations, t->n.leaks, t->n.dirty);
 	if (t->repairs)
 		printf("; %" PRIu64 " repairs cut %" PRIu64 " times", t->repairs, t->second);
 	if (t->qemu_judged)
@@ -170,7 +170,7 @@ static void with_faults(struct loop *l, const struct row *row, uint64_t seed,
 	explore_faults(l, row, seed, (unsigned)a->faults, &f);
 	t->violations = f.violations;
 	t->faults += f.faults;
-	t->fault_states += f.states;
+	t->fault_states += f.n.states;
 }
 
 static void do_row(struct loop *l, const struct row *row, const struct args *a, struct tally *t)
@@ -223,7 +223,7 @@ static void do_cases(struct loop *l, const struct args *a, struct tally *t)
 	}
 	printf("%s cases: %u states that failed once, %u fail or are stale; %" PRIu64
 	       " distinct states of %" PRIu64 " (%.1f s)\n",
-		bad ? "FAIL" : "ok", n, bad, t->states, t->tried, cpu_seconds() - cpu);
+		bad ? "FAIL" : "ok", n, bad, t->n.states, t->n.tried, cpu_seconds() - cpu);
 }
 
 /* ---- tasks: the cases, then each row ---- */
@@ -271,7 +271,7 @@ static void progress(const void *results, unsigned n, char *line, size_t room)
 	uint64_t states = 0, violations = 0;
 
 	for (unsigned i = 0; i < n; i++) {
-		states += t[i].states;
+		states += t[i].n.states;
 		violations += t[i].violations;
 	}
 	snprintf(line, room, "%" PRIu64 " states, %" PRIu64 " violations", states, violations);
@@ -297,9 +297,9 @@ static int summary(const struct args *a, const struct tally *t, uint64_t ns)
 
 	for (unsigned i = 0; i < a->n_tasks; i++) {
 		if (i || !a->with_cases) { /* the cases' states are in the rows' runs too */
-			sum.states += t[i].states;
-			sum.tried += t[i].tried;
-			sum.in_full += t[i].in_full;
+			sum.n.states += t[i].n.states;
+			sum.n.tried += t[i].n.tried;
+			sum.n.in_full += t[i].n.in_full;
 			sum.cpu_ns += t[i].cpu_ns;
 		}
 		sum.qemu_judged += t[i].qemu_judged;
@@ -312,7 +312,7 @@ static int summary(const struct args *a, const struct tally *t, uint64_t ns)
 	       " in full (%.0f/s/core), %" PRIu64
 	       " cuts of repairs, %" PRIu64 " host failures (%" PRIu64 " more states), %" PRIu64
 	       " judged by qemu-img; %.0f s; %" PRIu64 " violations\n",
-		sum.states, sum.tried, sum.in_full, per_core(&sum), sum.second, sum.faults,
+		sum.n.states, sum.n.tried, sum.n.in_full, per_core(&sum), sum.second, sum.faults,
 		sum.fault_states, sum.qemu_judged, (double)ns / 1e9, sum.violations);
 	return sum.violations ? 1 : 0;
 }

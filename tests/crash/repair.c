@@ -14,7 +14,7 @@
 /* Opens a copy of the first state, which repairs it; what that did to the host goes to log. */
 static bool record_repair(struct explorer *e, const struct mem_image *first, struct crash_log *log)
 {
-	struct disk_opts o = {.format = e->r->row->format};
+	struct disk_opts o = {.format = work_of(e)->r->row->format};
 	struct mem_image copy;
 	struct file *f, *t;
 	struct disk *d;
@@ -35,13 +35,13 @@ static bool record_repair(struct explorer *e, const struct mem_image *first, str
 static void one_second_cut(struct explorer *in, uint64_t first_at)
 {
 	cuts_random(&in->k);
-	in->t->second++;
+	work_of(in)->t->second++;
 	if (!explorer_is_new(in) || explorer_verdict(in))
 		return;
-	in->t->violations++;
+	work_of(in)->t->violations++;
 	printf("VIOLATION %s seed %" PRIu64 ": cut at %" PRIu64 ", then at %" PRIu64
 	       " of its repair: %s\n",
-		in->r->row->name, in->r->seed, first_at, in->k.model.at, in->why);
+		work_of(in)->r->row->name, work_of(in)->r->seed, first_at, in->k.model.at, in->why);
 }
 
 static void second_cuts(struct explorer *e, const struct mem_image *first, uint64_t n)
@@ -52,8 +52,8 @@ static void second_cuts(struct explorer *e, const struct mem_image *first, uint6
 
 	crash_log_init(&log);
 	if (!record_repair(e, first, &log)) {
-		e->t->violations++;
-		printf("VIOLATION %s: a repair failed\n", e->r->row->name);
+		work_of(e)->t->violations++;
+		printf("VIOLATION %s: a repair failed\n", work_of(e)->r->row->name);
 		crash_log_fini(&log);
 		return;
 	}
@@ -77,24 +77,25 @@ void explore_repair(struct loop *l, const struct run_log *r, const struct explor
 {
 	struct mem_image state;
 	uint64_t n, *ticks = cuts_ticks(&r->log, &n), done = 0;
-	struct explorer e;
+	struct work w;
+	struct explorer *e = &w.e;
 
-	explorer_init(&e, l, r, o, t);
+	work_init(&w, l, r, o, t);
 	mem_init(&state);
 	for (uint64_t i = 0; i < n && done < first; i++) {
 		/* Spread over the run; each situation once. */
-		if (rng_next(&e.k.rng) % (n - i) >= first - done)
+		if (rng_next(&e->k.rng) % (n - i) >= first - done)
 			continue;
-		explorer_at(&e, ticks[i]);
-		cuts_random(&e.k);
-		model_build(&e.k.model, &e.k.c, &state);
+		explorer_at(e, ticks[i]);
+		cuts_random(&e->k);
+		model_build(&e->k.model, &e->k.c, &state);
 		if (!explorer_dirty(&state))
 			continue;
 		t->repairs++;
-		second_cuts(&e, &state, second);
+		second_cuts(e, &state, second);
 		done++;
 	}
 	mem_fini(&state);
-	explorer_fini(&e);
+	work_fini(&w);
 	free(ticks);
 }

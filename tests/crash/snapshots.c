@@ -147,10 +147,10 @@ static int look_fiber(void *arg)
 
 bool snapshots_judge(struct explorer *e)
 {
-	struct disk_opts o = {.format = e->r->row->format, .readonly = true};
+	struct disk_opts o = {.format = work_of(e)->r->row->format, .readonly = true};
 
-	for (uint32_t i = 0; i < e->r->n_snapshots; i++) {
-		const struct crash_snapshot *one = &e->r->snapshots[i];
+	for (uint32_t i = 0; i < work_of(e)->r->n_snapshots; i++) {
+		const struct crash_snapshot *one = &work_of(e)->r->snapshots[i];
 		struct look k = {.e = e, .one = one};
 		struct file *f;
 		int err;

@@ -142,7 +142,7 @@ static bool is_name(
 
 bool upkeep_judge(struct explorer *e)
 {
-	const struct run_log *r = e->r;
+	const struct run_log *r = work_of(e)->r;
 	struct qcow2_disk_header h;
 
 	mem_read(&e->k.state, &h, sizeof(h), 0);

@@ -135,7 +135,7 @@ static void start(struct pair *p, struct guest *g)
 	*p = (struct pair){0};
 	ck_assert_int_eq(guest_disk_init(&p->d, &g->log, zeros, NULL), 0);
 	ck_assert_int_eq(oracle_init(&p->o, &g->log, FIRST + SECTORS), 0);
-	cuts_init(&p->k, &p->d.log, &p->d.start);
+	cuts_init(&p->k, &p->d.log, &p->d.start, false);
 	p->k.arg = p;
 	p->k.visit = visit;
 	p->k.moved = moved;

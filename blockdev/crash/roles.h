@@ -6,21 +6,24 @@
  * or a refcount table named at any time.  Roles survive changes of the source that move clusters
  * and shuffle the order of things, which offsets and ticks do not.
  */
-#ifndef TESTS_CRASH_ROLES_H
-#define TESTS_CRASH_ROLES_H
+#ifndef CRASH_ROLES_H
+#define CRASH_ROLES_H
 
-#include "tests/crash/crash.h"
+#include "blockdev/crash/log.h"
+#include "blockdev/crash/memfile.h"
 
 enum role { ROLE_DATA, ROLE_HEADER, ROLE_L1, ROLE_L2, ROLE_REFTABLE, ROLE_REFBLOCK, N_ROLES };
 extern const char *const role_names[N_ROLES];
 
 struct roles {
 	uint32_t cluster_bits;
-	uint64_t n; /* clusters */
+	uint64_t n;  /* clusters */
 	uint8_t *of; /* enum role, by cluster */
 };
 
-void roles_init(struct roles *p, const struct run_log *r);
+/* cluster_size 0: not qcow2, all is data.  start: the image when the log began. */
+void roles_init(struct roles *p, const struct crash_log *log, const struct mem_image *start,
+	uint32_t cluster_size);
 void roles_fini(struct roles *p);
 enum role role_of(const struct roles *p, const struct host_op *o);
 

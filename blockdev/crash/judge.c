@@ -8,8 +8,9 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include "tests/crash/snapshots.h"
-#include "tests/crash/upkeep.h"
+#include "blockdev/block.h"
+#include "blockdev/crash/explorer.h"
+#include "blockdev/qcow2/format.h"
 
 #define READ_MAX EXPLORER_BUF_SECTORS
 
@@ -26,6 +27,7 @@ struct judge {
 
 static bool fails(struct explorer *e, uint64_t sector, enum verdict v)
 {
+	e->sector = sector;
 	snprintf(e->why, sizeof(e->why), "sector %" PRIu64 ": %s", sector, verdict_name(v));
 	return false;
 }
@@ -109,7 +111,7 @@ static int read_run(struct judge *j, uint64_t at, uint64_t n)
 		return -1;
 	}
 	for (uint64_t s = 0; s < n; s++) {
-		uint64_t word = oracle_word(e->buf + s * SECTOR);
+		uint64_t word = oracle_word_of(&e->oracle, e->buf + s * SECTOR);
 		enum verdict v = oracle_judge_word(&e->oracle, at + s, word);
 
 		if (v != LEGAL)
@@ -156,17 +158,12 @@ static int read_all(void *arg)
 	return 0;
 }
 
-static void check_line(void *arg, const char *line)
-{
-	fprintf(stderr, "  check: %s\n", line);
-}
-
 static int check_image(void *arg)
 {
 	struct judge *j = arg;
 
 	/* Wording a finding costs more than finding it. */
-	j->check.report = j->e->o->verbose ? check_line : NULL;
+	j->check.report = j->e->report;
 	return qcow2_check(j->f, j->fix, &j->check, NULL);
 }
 
@@ -198,11 +195,8 @@ static int check(struct judge *j, unsigned fix)
  */
 static bool flags_may_lag(struct judge *j)
 {
-	const struct row *row = j->e->r->row;
-
-	return row->create.version == 2 && row->snapshot && !j->check.check_errors &&
-	       !check(j, QCOW2_FIX_LEAKS) && !check(j, 0) && !j->check.leaks &&
-	       j->check.corruptions == j->check.missing_flags;
+	return j->e->s->flags_may_lag && !j->check.check_errors && !check(j, QCOW2_FIX_LEAKS) &&
+	       !check(j, 0) && !j->check.leaks && j->check.corruptions == j->check.missing_flags;
 }
 
 static bool check_ok(struct judge *j)
@@ -219,7 +213,7 @@ static bool check_ok(struct judge *j)
 			k->corruptions, k->leaks, j->dirty ? " after repair" : "", err);
 		return false;
 	}
-	e->t->leaks += k->leaks > 0;
+	e->n->leaks += k->leaks > 0;
 	return true;
 }
 
@@ -239,9 +233,9 @@ static int map_and_read(void *arg)
 static bool open_and_read(struct judge *j)
 {
 	struct explorer *e = j->e;
-	struct disk_opts o = {.format = e->r->row->format,
-		.backing = below_path(e->r->row),
-		.backing_format = "raw",
+	struct disk_opts o = {.format = e->s->format,
+		.backing = e->s->backing,
+		.backing_format = e->s->backing_format,
 		.l2_cache_bytes = 64 * KiB,
 		.refcount_cache_bytes = 32 * KiB};
 	struct why why = {{0}};
@@ -264,7 +258,7 @@ static bool judge(struct judge *j)
 	bool ok;
 
 	j->dirty = j->qcow2 && explorer_dirty(&e->k.state);
-	e->t->dirty += j->dirty;
+	e->n->dirty += j->dirty;
 	if (j->noting)
 		memo_watch(e->memo, &e->k.state);
 	ok = open_and_read(j);
@@ -272,25 +266,19 @@ static bool judge(struct judge *j)
 		memo_watch(e->memo, &e->k.state);
 	ok = ok && (!j->qcow2 || check_ok(j));
 	memo_unwatch(&e->k.state);
-	if (e->r->n_snapshots) {
-		e->memo->unfit = true; /* it knows of one disk only */
-		ok = ok && snapshots_judge(e);
-	}
-	if (e->r->n_names)
-		ok = ok && upkeep_judge(e);
-	return ok;
+	return ok && (!e->also || e->also(e));
 }
 
 bool explorer_judge(struct explorer *e)
 {
-	struct judge j = {.e = e, .qcow2 = !strcmp(e->r->row->format, "qcow2")};
+	struct judge j = {.e = e, .qcow2 = !strcmp(e->s->format, "qcow2")};
 
 	return judge(&j);
 }
 
 bool explorer_judge_noting(struct explorer *e, const struct memo_leaf *known)
 {
-	struct judge j = {.e = e, .qcow2 = !strcmp(e->r->row->format, "qcow2")};
+	struct judge j = {.e = e, .qcow2 = !strcmp(e->s->format, "qcow2")};
 	bool leaks;
 
 	j.noting = e->k.facts.usable;

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "blockdev/crash/seen.h"
-#include "tests/crash/memo.h"
+#include "blockdev/crash/memo.h"
 
 #define MEMO_READ    1
 #define MEMO_WRITTEN 2
@@ -16,7 +16,7 @@ struct memo_set {
 	uint64_t id;
 	uint64_t n, n_sectors;
 	uint64_t *sector;
-	uint8_t *has; /* by sector */
+	uint8_t *has;           /* by sector */
 	uint64_t stamp, digest; /* of what is durable in it, when facts had that stamp */
 };
 
@@ -137,8 +137,8 @@ static void note(void *arg, bool write, uint64_t off, uint64_t len)
 	memset(m->mark + had, 0, m->n_mark - had);
 	for (uint64_t s = off / SECTOR; s < end; s++) {
 		if (!m->mark[s]) {
-			m->noted = room_for(
-				m->noted, m->n_noted, &m->room_noted, sizeof(*m->noted));
+			m->noted =
+				room_for(m->noted, m->n_noted, &m->room_noted, sizeof(*m->noted));
 			m->noted[m->n_noted++] = s;
 		}
 		m->mark[s] |= write ? MEMO_WRITTEN : MEMO_READ;
@@ -209,8 +209,10 @@ static struct memo_set *set_of_noted(struct memo *m, uint64_t n_sectors)
 	s = calloc(1, sizeof(*s));
 	if (!s)
 		abort();
-	*s = (struct memo_set){.id = id, .n_sectors = n_sectors,
-		.sector = malloc((n + 1) * sizeof(*s->sector)), .has = calloc(n_sectors, 1)};
+	*s = (struct memo_set){.id = id,
+		.n_sectors = n_sectors,
+		.sector = malloc((n + 1) * sizeof(*s->sector)),
+		.has = calloc(n_sectors, 1)};
 	if (!s->sector || !s->has)
 		abort();
 	for (uint64_t i = 0; i < m->n_noted; i++) {

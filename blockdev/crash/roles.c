@@ -4,7 +4,8 @@
  */
 #include <stdlib.h>
 #include <string.h>
-#include "tests/crash/roles.h"
+#include "blockdev/crash/roles.h"
+#include "blockdev/qcow2/format.h"
 
 const char *const role_names[N_ROLES] = {"data", "header", "l1", "l2", "reftable", "refblock"};
 
@@ -43,33 +44,37 @@ static void from_table(struct roles *p, uint64_t off, const be64_t *entry, uint6
 			mark(p, be64_get(entry[i]) & QCOW2_OFFSET_MASK, cluster, role);
 }
 
-void roles_init(struct roles *p, const struct run_log *r)
+void roles_init(struct roles *p, const struct crash_log *log, const struct mem_image *start,
+	uint32_t cluster_size)
 {
 	be64_t sector[SECTOR / 8];
 
 	*p = (struct roles){0};
-	if (strcmp(r->row->format, "qcow2"))
+	if (!cluster_size)
 		return;
-	p->cluster_bits = (uint32_t)__builtin_ctz(r->row->create.cluster_size);
-	p->n = max_u64(r->start.size, r->live.size) >> p->cluster_bits;
+	p->cluster_bits = (uint32_t)__builtin_ctz(cluster_size);
+	p->n = start->size >> p->cluster_bits;
+	for (uint64_t i = 0; i < log->n_host; i++)
+		p->n = max_u64(p->n, (log->host[i].off + log->host[i].len) >> p->cluster_bits);
+	p->n++;
 	p->of = calloc(p->n + 1, 1);
 	if (!p->of)
 		abort();
-	mem_read(&r->start, sector, SECTOR, 0);
+	mem_read(start, sector, SECTOR, 0);
 	from_header(p, sector);
-	for (uint64_t i = 0; i < r->log.n_host; i++)
-		if (r->log.host[i].op == FILE_WRITE && !r->log.host[i].off &&
-			r->log.host[i].len >= SECTOR)
-			from_header(p, r->log.host[i].data);
+	for (uint64_t i = 0; i < log->n_host; i++)
+		if (log->host[i].op == FILE_WRITE && !log->host[i].off &&
+			log->host[i].len >= SECTOR)
+			from_header(p, log->host[i].data);
 	/* Tables that were there before, then those that were written. */
-	for (uint64_t at = 0; at < r->start.size; at += SECTOR) {
+	for (uint64_t at = 0; at < start->size; at += SECTOR) {
 		if (p->of[at >> p->cluster_bits] == ROLE_DATA)
 			continue;
-		mem_read(&r->start, sector, SECTOR, at);
+		mem_read(start, sector, SECTOR, at);
 		from_table(p, at, sector, SECTOR / 8);
 	}
-	for (uint64_t i = 0; i < r->log.n_host; i++) {
-		const struct host_op *o = &r->log.host[i];
+	for (uint64_t i = 0; i < log->n_host; i++) {
+		const struct host_op *o = &log->host[i];
 
 		if (o->op == FILE_WRITE && o->off % 8 == 0)
 			from_table(p, o->off, (const be64_t *)(const void *)o->data, o->len / 8);

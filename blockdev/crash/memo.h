@@ -10,8 +10,8 @@
  *
  * A set is the sectors that were read; a leaf is what came of one content of them.
  */
-#ifndef TESTS_CRASH_MEMO_H
-#define TESTS_CRASH_MEMO_H
+#ifndef CRASH_MEMO_H
+#define CRASH_MEMO_H
 
 #include "blockdev/crash/facts.h"
 
