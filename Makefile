@@ -34,7 +34,7 @@ TEST_PKGS  := qemu-utils qemu-system-x86 gnuplot-nox python3 strace zstd nbdkit 
 
 UTIL_SRC  := $(wildcard vmm/util/*.c)
 BLK_SRC   := $(wildcard blockdev/*.c blockdev/file/*.c blockdev/qcow2/*.c blockdev/crash/*.c)
-IMG_SRC   := $(wildcard blockdev/img/*.c blockdev/io/*.c)
+IMG_SRC   := $(wildcard blockdev/img/*.c blockdev/io/*.c blockdev/powercut/*.c blockdev/powercut/*.S)
 NBD_SRC   := blockdev/nbd/nbd.c
 PLUG_SRC  := blockdev/nbd/plugin.c blockdev/nbd/server.c
 DEV_SRC   := $(wildcard devices/*.c)
@@ -80,6 +80,11 @@ EMBED_GUEST := $(B)/guest/guest.elf
 EMBED_TRACE := guest/trace/debian-install.trace.zst
 $(B)/vmm/embed.o: $(EMBED_GUEST) $(EMBED_TRACE)
 $(B)/vmm/embed.o: CPPFLAGS += -DEMBED_GUEST='"$(EMBED_GUEST)"' -DEMBED_TRACE='"$(EMBED_TRACE)"'
+
+# The page that sluice powercut draws timelines with.
+EMBED_PAGE := blockdev/powercut/timeline.html
+$(B)/blockdev/powercut/page.o: $(EMBED_PAGE)
+$(B)/blockdev/powercut/page.o: CPPFLAGS += -DPOWERCUT_PAGE='"$(EMBED_PAGE)"'
 
 # The ACPI table of devices.
 EMBED_DSDT := $(B)/vmm/dsdt.aml

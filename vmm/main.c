@@ -9,6 +9,7 @@
 #include "blockdev/img/img.h"
 #include "blockdev/io/io.h"
 #include "blockdev/nbd/nbd.h"
+#include "blockdev/powercut/powercut.h"
 #include "vmm/bench.h"
 #include "vmm/run.h"
 #include "vmm/util/base.h"
@@ -23,6 +24,7 @@ static const struct command {
 	{"img", img_main, "create, convert, check and change disk images, as qemu-img does"},
 	{"io", io_main, "read, write and verify an image from the command line, as qemu-io does"},
 	{"nbd", nbd_main, "serve a disk image over NBD, as qemu-nbd does"},
+	{"powercut", powercut_main, "see what a power cut would have left of a disk"},
 	{"bench", bench_main, "measure what a cache mode costs"},
 };
 

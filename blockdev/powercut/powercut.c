@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * powercut.c - picks the subcommand.
+ */
+#include <stdio.h>
+#include <string.h>
+#include "blockdev/powercut/powercut.h"
+#include "blockdev/powercut/recording.h"
+
+static const struct command {
+	const char *name;
+	int (*main)(int argc, char **argv); /* argv[0] is the name */
+	const char *help;
+} commands[] = {
+	{"explore", powercut_explore, "try the power cuts of a log, say which ones fail and why"},
+	{"flushes", powercut_flushes, "say which flushes of a log bear a load"},
+};
+
+static void usage(FILE *f)
+{
+	fprintf(f, "Usage: sluice powercut COMMAND [OPTION]...\n"
+		   "What a guest's disk would hold if the power had failed, from a log of that "
+		   "disk.\n\n");
+	for (unsigned i = 0; i < ARRAY_SIZE(commands); i++)
+		fprintf(f, "  %-8s %s\n", commands[i].name, commands[i].help);
+	fprintf(f, "\nsluice powercut COMMAND --help tells more.\n");
+}
+
+int powercut_main(int argc, char **argv)
+{
+	log_prefix("sluice powercut");
+	if (argc < 2) {
+		usage(stderr);
+		return 1;
+	}
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
+		usage(stdout);
+		return 0;
+	}
+	for (unsigned i = 0; i < ARRAY_SIZE(commands); i++)
+		if (!strcmp(argv[1], commands[i].name))
+			return commands[i].main(argc - 1, argv + 1);
+	log_error("unknown command '%s'; sluice powercut --help names them", argv[1]);
+	return 1;
+}
