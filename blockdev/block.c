@@ -95,6 +95,8 @@ static void acknowledge(struct blk_req *r, int err)
 
 	count_done(d, r, err);
 	in_flight_drop(d);
+	if (d->tap && r->tick)
+		d->tap->done(d->tap, r, disk_wce(d), err);
 	r->done(r, err);
 }
 
@@ -280,6 +282,8 @@ static void wce_settle(struct disk *d, struct wce_change *c, int err)
 		d->stats.wce_changes++;
 	}
 	in_flight_drop(d);
+	if (d->tap)
+		d->tap->wce_done(d->tap, c, disk_wce(d), err);
 	c->done(c, err);
 }
 
@@ -367,7 +371,10 @@ void disk_submit(struct disk *d, struct blk_req *r)
 	r->disk = d;
 	r->t_start_ns = loop_now_ns();
 	r->durable = (r->flags & BLK_FUA) || !disk_wce(d);
+	r->tick = 0;
 	d->in_flight++;
+	if (d->tap && !err && r->op != BLK_READ)
+		d->tap->submit(d->tap, r, disk_wce(d));
 	if (err || (r->op != BLK_FLUSH && r->len == 0)) {
 		acknowledge_later(r, err);
 	} else if (r->op == BLK_FLUSH) {
@@ -401,6 +408,8 @@ void disk_set_wce(struct disk *d, struct wce_change *c)
 	c->disk = d;
 	c->in_round = false;
 	d->in_flight++;
+	if (d->tap)
+		d->tap->wce_submit(d->tap, c, disk_wce(d));
 	if (c->enable || d->mode == CACHE_UNSAFE) {
 		c->msg.fn = wce_now;
 		loop_post(d->loop, &c->msg);

@@ -35,6 +35,8 @@ extern const char *const cache_mode_names[]; /* NULL-terminated, in enum order *
 /* Writes of nothing but zeros become zeroes, or zeroes that need no space. */
 enum detect_zeroes { DETECT_OFF, DETECT_ON, DETECT_UNMAP };
 
+struct disk_tap;
+
 struct disk_opts {
 	const char *path;
 	const char *format; /* "raw", "qcow2" or NULL: probed, raw with a warning */
@@ -58,6 +60,7 @@ struct disk_opts {
 	uint64_t l2_entry_bytes;     /* of the L2 cache; 0: automatic */
 	int lazy_refcounts;          /* 1: on, -1: off, 0: as the image says */
 	enum detect_zeroes detect_zeroes;
+	struct disk_tap *tap; /* stays the caller's, outlives the disk; NULL: none */
 };
 
 /* 0, or -errno with words (path not included).  Turns the loop until the image is open. */
@@ -115,6 +118,7 @@ struct blk_req {
 	struct list link;
 	struct fiber_start start;
 	uint64_t t_start_ns, seq, epoch;
+	uint64_t tick; /* the tap's */
 	int err;
 	bool durable;                /* must be durable before done() */
 	uint64_t room[BLK_REQ_ROOM]; /* the one host operation of a mapped request */
@@ -139,10 +143,24 @@ struct wce_change {
 	struct disk *disk;
 	struct list link;
 	struct loop_msg msg;
+	uint64_t tick; /* the tap's */
 	bool in_round;
 };
 void disk_set_wce(struct disk *d, struct wce_change *c);
 bool disk_wce_default(const struct disk *d); /* at power-on */
+
+/*
+ * Who is told of what a disk is asked and answers, on its loop.  Reads and what is refused at once
+ * are left out.  wce: how the cache bit stands, at completion after a change.
+ */
+struct disk_tap {
+	void (*submit)(struct disk_tap *t, struct blk_req *r, bool wce);
+	void (*done)(struct disk_tap *t, struct blk_req *r, bool wce, int err);
+	void (*wce_submit)(struct disk_tap *t, struct wce_change *c, bool wce);
+	void (*wce_done)(struct disk_tap *t, struct wce_change *c, bool wce, int err);
+	/* May put filters on the image's file; takes f over on success.  0, or -errno. */
+	int (*file)(struct disk_tap *t, struct file *f, struct file **out, struct why *why);
+};
 
 /* In a fiber: one request, waited for.  0 or -errno. */
 must_check int disk_pread(struct disk *d, void *buf, uint64_t len, uint64_t off);

@@ -21,6 +21,7 @@ struct disk {
 	bool readonly;
 	bool told; /* of the first request that failed on the host */
 	bool wce; /* atomic: other threads read it */
+	struct disk_tap *tap; /* NULL: none */
 
 	unsigned in_flight; /* requests and cache changes not yet done() */
 	struct fiber_queue idle;

@@ -115,6 +115,7 @@ static int disk_new(struct file *f, const struct disk_opts *o, struct disk **out
 	d->readonly = o->readonly;
 	d->wce = mode_wce(o->cache);
 	d->told = o->quiet;
+	d->tap = o->tap;
 	block_init(d);
 	return d->path ? 0 : -ENOMEM;
 }
@@ -149,6 +150,15 @@ int disk_open_file(struct file *f, const struct disk_opts *o, struct disk **out,
 	return open_file_above(f, o, NULL, out, why);
 }
 
+static int tap_file(struct disk_tap *t, struct file **f, struct why *why)
+{
+	int err = t->file ? t->file(t, *f, f, why) : 0;
+
+	if (err)
+		file_close(*f);
+	return err;
+}
+
 int disk_open_above(struct loop *l, const struct disk_opts *o, struct disk *above,
 	struct disk **out, struct why *why)
 {
@@ -158,6 +168,8 @@ int disk_open_above(struct loop *l, const struct disk_opts *o, struct disk *abov
 
 	if (!err)
 		err = name_open(l, &name, &f, why);
+	if (!err && o->tap)
+		err = tap_file(o->tap, &f, why);
 	if (!err)
 		err = open_file_above(f, &name.o, above, out, why);
 	if (!err) {

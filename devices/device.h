@@ -31,6 +31,11 @@ struct machine_services {
 	 * thread without a lock.  NULL: nothing is held back.
 	 */
 	void (*settle)(struct machine_services *s);
+	/*
+	 * The guest has said something about itself: by the port for it, or a line on the serial
+	 * port.  A vCPU's thread.  NULL: nobody wants to know.
+	 */
+	void (*mark)(struct machine_services *s, bool serial, const char *text, size_t len);
 };
 
 struct device;

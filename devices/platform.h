@@ -9,6 +9,8 @@
 
 /* Port 0xf4, any width: EV_EXIT with the value written (0..255 of the lowest byte). */
 must_check int debug_exit_create(struct machine_services *s, struct device **out);
+/* Port 0xf8, any width: a mark, whose text is the number written; asks for services->mark. */
+must_check int mark_create(struct machine_services *s, struct device **out);
 /*
  * Port 0x64, command 0xfe, and port 0x92, bit 0: EV_RESET.
  * The other reset port, 0xcf9, lies among the PCI host's and is answered there.

@@ -46,6 +46,8 @@ static const struct opt table[] = {
 	{BENCH("dir", OPT_STRING, dir, "DIR",
 		"make the images in DIR (default: $TMPDIR, else /var/tmp)")},
 	{BENCH("keep", OPT_STRING, keep, "DIR", "make the images in DIR and leave them there")},
+	{BENCH("trace", OPT_STRING, trace, "DIR",
+		"record Sluice's runs, as -drive trace= does: BUS-FORMAT-MODE-N.log in DIR")},
 	{BENCH("timeout", OPT_UINT, timeout_s, "SECONDS",
 		"give up on a measurement after that time (default: 300)"),
 		.min = 1, .max = 1000000},

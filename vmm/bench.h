@@ -63,7 +63,7 @@ struct bench_row {
 
 struct bench_opts {
 	const char *modes, *formats, *buses; /* comma-separated */
-	const char *json, *plot, *keep, *dir;
+	const char *json, *plot, *keep, *dir, *trace;
 	unsigned repeats, timeout_s;
 	bool qemu, progress;
 };
@@ -78,6 +78,7 @@ struct bench {
 	uint64_t t_start_ns;
 	uint64_t tsc_khz, disk_bytes, memory_mib;
 	char dir[4096];	 /* where images are made */
+	char trace_dir[4096]; /* absolute, of o.trace */
 	bool dir_is_ours; /* remove it at the end */
 	json_t *machine;
 };

@@ -40,7 +40,7 @@ static_assert(sizeof(struct trace_head) == 64, "guest/trace/README.md");
 struct args {
 	char *v[48];
 	int n;
-	char text[4096];
+	char text[8192];
 	size_t used;
 };
 
@@ -169,6 +169,8 @@ int bench_prepare(struct bench *b, struct why *why)
 		return why_set(why, -ENOENT, "--qemu: qemu-system-x86_64 is not installed");
 	if (b->o.plot && !bench_child_exists("gnuplot"))
 		return why_set(why, -ENOENT, "--plot: gnuplot is not installed");
+	if (b->o.trace && !realpath(b->o.trace, b->trace_dir))
+		return why_set(why, -errno, "--trace %s: %s", b->o.trace, strerror(errno));
 	err = can_write(b->o.json, why);
 	if (!err)
 		err = can_write(b->o.plot, why);
@@ -200,9 +202,28 @@ void bench_cleanup(struct bench *b)
 		log_warn("%s: %s", b->dir, strerror(errno));
 }
 
-static void sluice_args(struct args *a, const struct bench *b, const struct bench_row *r,
-	const char *image)
+/* A comma in a value is written twice. */
+static void log_name(const struct bench *b, const struct bench_row *r, unsigned n, char *out,
+	size_t room)
 {
+	size_t k = 0;
+
+	for (const char *p = b->trace_dir; *p && k + 3 < room; p++) {
+		out[k++] = *p;
+		if (*p == ',')
+			out[k++] = *p;
+	}
+	snprintf(out + k, room - k, "/%s-%s-%s-%u.log", r->bus->name, r->format->name, r->cache,
+		n + 1);
+}
+
+static void sluice_args(struct args *a, const struct bench *b, const struct bench_row *r,
+	const char *image, unsigned n)
+{
+	char log[2048] = "";
+
+	if (b->o.trace)
+		log_name(b, r, n, log, sizeof(log));
 	arg(a, "/proc/self/exe");
 	arg(a, "run");
 	arg(a, "-kernel");
@@ -217,8 +238,8 @@ static void sluice_args(struct args *a, const struct bench *b, const struct benc
 	arg(a, "-serial");
 	arg(a, "stdio");
 	arg(a, "-drive");
-	arg(a, "if=%s,file=%s,format=%s,cache=%s", r->bus->iface, image, r->format->format,
-		r->cache);
+	arg(a, "if=%s,file=%s,format=%s,cache=%s%s%s", r->bus->iface, image, r->format->format,
+		r->cache, log[0] ? ",trace=" : "", log);
 	arg(a, "-stats");
 	arg(a, "%s", STATS_FILE);
 }
@@ -355,7 +376,7 @@ int bench_measure(struct bench *b, const struct bench_row *r, enum bench_who who
 	if (who == BENCH_QEMU)
 		qemu_args(&a, b, r, image);
 	else
-		sluice_args(&a, b, r, image);
+		sluice_args(&a, b, r, image, n);
 	t0 = loop_now_ns();
 	err = bench_child_run(&c);
 	s->wall_s = (double)(loop_now_ns() - t0) / 1e9;

@@ -37,6 +37,10 @@ struct console {
 	_Atomic bool hurry, out_failed;
 	uint8_t pending[256];
 	unsigned n_pending;
+	/* The line that the guest is in, for services->mark; a longer one is cut off. */
+	struct machine_services *services;
+	char line[1024];
+	size_t n_line;
 };
 
 static struct termios saved_mode;
@@ -111,10 +115,24 @@ static bool wait_writable(struct console *c)
 	return poll(&f, 1, 0) > 0;
 }
 
+static void take_line(struct console *c, const uint8_t *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (p[i] == '\n') {
+			c->services->mark(c->services, true, c->line, c->n_line);
+			c->n_line = 0;
+		} else if (p[i] != '\r' && c->n_line < sizeof(c->line)) {
+			c->line[c->n_line++] = (char)p[i];
+		}
+	}
+}
+
 static void console_out(void *arg, const uint8_t *p, size_t n)
 {
 	struct console *c = arg;
 
+	if (c->services->mark)
+		take_line(c, p, n);
 	for (size_t i = 0; i < n && c->out_fd >= 0 && wait_writable(c); i++) {
 		ssize_t w = write(c->out_fd, p + i, 1);
 
@@ -178,6 +196,7 @@ int console_open(
 	if (!c)
 		return -ENOMEM;
 	c->out_fd = c->in_fd = c->room_fd = -1;
+	c->services = s;
 	err = console_open_fds(c, spec, why);
 	if (!err)
 		err = serial_create(s, &o, &c->serial);

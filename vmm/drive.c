@@ -19,8 +19,10 @@ struct drive {
 	pthread_t thread;
 	struct loop *loop;
 	struct disk *disk;
+	struct recorder *recorder; /* or NULL */
 	struct drive_report report;
 	int close_err;
+	bool trace_failed; /* that is the log's, and the image is clean */
 	struct why close_why;
 
 	pthread_mutex_t lock; /* guards all below */
@@ -53,6 +55,36 @@ static void close_disk(struct drive *d)
 	r->known = true;
 }
 
+static int open_disk(struct drive *d)
+{
+	struct disk_opts o = d->c->disk;
+	struct why why = {""};
+	int err = d->c->trace ? recorder_new(d->c->trace, &d->recorder, &d->open_why) : 0;
+
+	if (d->recorder)
+		o.tap = recorder_tap(d->recorder);
+	if (!err)
+		err = disk_open(d->loop, &o, &d->disk, &d->open_why);
+	if (!err && d->recorder) {
+		err = recorder_begin(d->recorder, d->loop, d->disk, &d->open_why);
+		if (err && disk_close(d->disk, &why))
+			log_error("%s: %s", o.path, why_text(&why, -EIO));
+	}
+	return err;
+}
+
+static void close_recorder(struct drive *d)
+{
+	struct why why = {""};
+	int err = recorder_close(d->recorder, &why);
+
+	if (err && d->report.known && !d->close_err) {
+		d->close_err = err;
+		d->close_why = why;
+		d->trace_failed = true;
+	}
+}
+
 static void *drive_main(void *arg)
 {
 	struct drive *d = arg;
@@ -68,7 +100,7 @@ static void *drive_main(void *arg)
 		answer(d, err);
 		return NULL;
 	}
-	err = disk_open(d->loop, &d->c->disk, &d->disk, &d->open_why);
+	err = open_disk(d);
 	answer(d, err);
 	if (!err) {
 		/* A loop that can no longer turn cannot close the disk either; it will say so. */
@@ -77,6 +109,8 @@ static void *drive_main(void *arg)
 			log_error("drive%u: its event loop failed: %s", d->index, strerror(-err));
 		close_disk(d);
 	}
+	if (d->recorder)
+		close_recorder(d);
 	loop_free(d->loop);
 	return NULL;
 }
@@ -127,11 +161,19 @@ int drive_close(struct drive *d, struct drive_report *r, struct why *why)
 	pthread_join(d->thread, NULL);
 	*r = d->report;
 	err = d->close_err;
-	if (err)
+	if (err && d->trace_failed)
+		why_set(why, err, "%s", why_text(&d->close_why, err));
+	else if (err)
 		why_set(why, err, "%s: not left clean: %s", d->c->disk.path,
 			why_text(&d->close_why, err));
 	drive_free(d);
 	return err;
+}
+
+void drive_mark(struct drive *d, enum mark_by by, const char *text, size_t len)
+{
+	if (d->recorder)
+		recorder_mark(d->recorder, by, text, len);
 }
 
 struct loop *drive_loop(const struct drive *d)

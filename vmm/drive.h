@@ -6,6 +6,7 @@
 #define VMM_DRIVE_H
 
 #include "blockdev/block.h"
+#include "blockdev/crash/record.h"
 #include "vmm/util/log.h"
 #include "vmm/util/loop.h"
 
@@ -21,6 +22,7 @@ struct drive_config {
 	enum drive_iface iface;
 	unsigned index; /* IDE: which of the four places */
 	bool cdrom; /* disk.path NULL: no disc in it */
+	const char *trace; /* where what happens to the disk is recorded; NULL: nowhere */
 };
 
 /* What a drive did, told when it is closed. */
@@ -45,6 +47,9 @@ must_check int drive_open(
 	const struct drive_config *c, unsigned index, struct drive **out, struct why *why);
 /* Closes the disk on its thread, ends the thread.  0, or -errno if the image is not left clean. */
 must_check int drive_close(struct drive *d, struct drive_report *r, struct why *why);
+
+/* Any thread: a mark in the drive's log; nothing if it has none. */
+void drive_mark(struct drive *d, enum mark_by by, const char *text, size_t len);
 
 struct loop *drive_loop(const struct drive *d);
 struct disk *drive_disk(const struct drive *d);

@@ -37,7 +37,7 @@
 #include "vmm/stop.h"
 #include "vmm/vcpu.h"
 
-#define DEVICES_MAX (MACHINE_DRIVES_MAX + 8)
+#define DEVICES_MAX (MACHINE_DRIVES_MAX + 9)
 
 struct machine {
 	struct machine_services services;
@@ -89,6 +89,15 @@ static void on_settle(struct machine_services *s)
 
 	if (m->vcpus)
 		vcpus_settle(m->vcpus);
+}
+
+/* The drives are there before the first vCPU runs, and after the last one has. */
+static void on_mark(struct machine_services *s, bool serial, const char *text, size_t len)
+{
+	struct machine *m = container_of(s, struct machine, services);
+
+	for (unsigned i = 0; i < m->n_drives; i++)
+		drive_mark(m->drives[i], serial ? MARK_BY_SERIAL : MARK_BY_PORT, text, len);
 }
 
 static void on_vcpu_end(void *arg, enum vcpu_end how)
@@ -217,6 +226,10 @@ static int build_board(struct machine *m, struct why *why)
 		return err;
 	err = debug_exit_create(s, &d);
 	err = add_device(m, err, d);
+	if (!err && s->mark) {
+		err = mark_create(s, &d);
+		err = add_device(m, err, d);
+	}
 	if (err || m->c->kernel.name)
 		return err;
 	err = firmware_new(m->kvm, s, &m->c->firmware, m->c->n_vcpus, &m->firmware, &d, why);
@@ -246,6 +259,9 @@ static int machine_build(struct machine *m, struct why *why)
 	s->mem = &m->mem;
 	s->event = on_event;
 	s->settle = on_settle;
+	for (unsigned i = 0; i < m->c->n_drives; i++)
+		if (m->c->drives[i].trace)
+			s->mark = on_mark;
 	err = pci_host_create(s, &d);
 	err = add_device(m, err, d);
 	if (err)

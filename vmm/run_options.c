@@ -55,6 +55,10 @@ static const struct opt drive_table[] = {
 	{OPT("queues", OPT_UINT, DRIVE(queues), "N",
 		"request queues (default: one per vCPU)"), .min = 1,
 		.max = VIRTIO_BLK_QUEUES_MAX},
+	{OPT("trace", OPT_STRING, DRIVE(trace), "FILE",
+		"record what the guest asks of the disk and what that does to the image:\n"
+		"a log for sluice powercut; a write to port 0xf8 and each line on the\n"
+		"serial port are marks in it")},
 	{OPT("l2-cache-size", OPT_SIZE, DRIVE(l2_cache_bytes), "SIZE",
 		 "memory for qcow2's mapping tables"),
 		.min = 4096, .max = 1024 * GiB},
@@ -89,6 +93,12 @@ static int drive_add(void *obj, const char *value, struct why *why)
 		return why_set(why, -EINVAL, "-drive %s: media=cdrom needs if=ide", value);
 	if (!d->media && (!d->file || !*d->file))
 		return why_set(why, -EINVAL, "-drive %s: file= is missing", value);
+	if (d->trace && (!*d->trace || d->readonly || d->media))
+		return why_set(why, -EINVAL, "-drive %s: trace=%s", value,
+			*d->trace ? " of a disk that nobody writes to" : " names no file");
+	for (unsigned i = 0; d->trace && i + 1 < o->n_drives; i++)
+		if (o->drives[i]->trace && !strcmp(o->drives[i]->trace, d->trace))
+			return why_set(why, -EINVAL, "-drive: trace=%s twice", d->trace);
 	if (d->serial && strlen(d->serial) > 20)
 		return why_set(why, -EINVAL, "-drive: serial=%s: at most 20 bytes", d->serial);
 	return 0;
@@ -237,6 +247,7 @@ void run_options_drive(const struct run_drive *d, struct drive_config *out)
 		.iface = (enum drive_iface)d->iface,
 		.transitional = !d->legacy_off,
 		.cdrom = d->media,
+		.trace = d->trace,
 		.index = d->index,
 	};
 }

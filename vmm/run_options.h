@@ -20,7 +20,7 @@ struct run_options {
 
 struct run_drive {
 	char *text; /* owns the words below */
-	const char *file, *serial;
+	const char *file, *serial, *trace;
 	int iface, format, cache, aio; /* format -1: not said */
 	bool readonly;
 	bool legacy_off;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * log.c - see log.h; at the end the trace filter.
+ * log.c - see log.h.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,32 +50,7 @@ void crash_log_ack(struct crash_log *log, uint64_t i, bool wce, int err)
 	log->guest[i].err = err;
 }
 
-/* ---- the filter ---- */
-
-struct trace {
-	struct file f;
-	struct crash_log *log;
-};
-
-struct traced {
-	struct file_req below;
-	struct file_req *r;
-	struct crash_log *log;
-	uint64_t i; /* in log->host */
-};
-
-static void traced_done(struct file_req *below, int err)
-{
-	struct traced *t = container_of(below, struct traced, below);
-	struct file_req *r = t->r;
-
-	if (r->op != FILE_READ) {
-		t->log->host[t->i].completed = ++t->log->clock;
-		t->log->host[t->i].err = err;
-	}
-	free(t);
-	r->done(r, err);
-}
+/* ---- the host's side ---- */
 
 static uint8_t *copy_data(const struct file_req *r)
 {
@@ -90,62 +65,30 @@ static uint8_t *copy_data(const struct file_req *r)
 	return data;
 }
 
-static void trace_submit(struct file *f, struct file_req *r)
+static uint64_t submitted(struct file_watch *w, const struct file_req *r)
 {
-	struct trace *tr = container_of(f, struct trace, f);
-	struct crash_log *log = tr->log;
-	struct traced *t = calloc(1, sizeof(*t));
+	struct crash_log *log = container_of(w, struct crash_log, watch);
 
-	if (!t)
-		abort();
-	t->below = (struct file_req){.done = traced_done,
-		.op = r->op,
-		.iov = r->iov,
-		.niov = r->niov,
+	log->host = more(log->host, log->n_host, &log->room_host, sizeof(*log->host));
+	log->host[log->n_host] = (struct host_op){.op = r->op,
 		.off = r->off,
-		.len = r->len};
-	t->r = r;
-	t->log = log;
-	if (r->op != FILE_READ) {
-		log->host = more(log->host, log->n_host, &log->room_host, sizeof(*log->host));
-		t->i = log->n_host++;
-		log->host[t->i] = (struct host_op){.op = r->op,
-			.off = r->off,
-			.len = r->len,
-			.data = r->op == FILE_WRITE ? copy_data(r) : NULL,
-			.submitted = ++log->clock,
-			.completed = NEVER};
-	}
-	file_submit(f->below, &t->below);
+		.len = r->len,
+		.data = r->op == FILE_WRITE ? copy_data(r) : NULL,
+		.submitted = ++log->clock,
+		.completed = NEVER};
+	return log->n_host++;
 }
 
-static uint64_t trace_size(struct file *f)
+static void completed(struct file_watch *w, uint64_t i, int err)
 {
-	return file_size(f->below);
-}
+	struct crash_log *log = container_of(w, struct crash_log, watch);
 
-static void trace_close(struct file *f)
-{
-	free(container_of(f, struct trace, f));
+	log->host[i].completed = ++log->clock;
+	log->host[i].err = err;
 }
-
-static const struct file_ops trace_ops = {
-	.name = "trace",
-	.submit = trace_submit,
-	.size = trace_size,
-	.close = trace_close,
-};
 
 int trace_open(struct file *f, struct crash_log *log, struct file **out)
 {
-	struct trace *tr = calloc(1, sizeof(*tr));
-
-	if (!tr)
-		return -ENOMEM;
-	tr->f = *f;
-	tr->f.ops = &trace_ops;
-	tr->f.below = f;
-	tr->log = log;
-	*out = &tr->f;
-	return 0;
+	log->watch = (struct file_watch){submitted, completed};
+	return watch_open(f, &log->watch, out);
 }

@@ -11,6 +11,7 @@
 #define CRASH_LOG_H
 
 #include "blockdev/file/file.h"
+#include "blockdev/file/watch.h"
 
 #define NEVER UINT64_MAX /* tick of something that has not happened */
 
@@ -48,12 +49,14 @@ struct crash_log {
 	uint64_t n_host, room_host;
 	struct guest_op *guest;
 	uint64_t n_guest, room_guest;
+	struct file_watch watch; /* trace_open()'s */
 };
 
 void crash_log_init(struct crash_log *log);
 void crash_log_fini(struct crash_log *log);
 
-/* A filter that records what passes; the log stays the caller's. Takes f over.  0 or -ENOMEM. */
+/* A filter that records what passes; the log stays the caller's, and in its place. Takes f over.  0
+ * or -ENOMEM. */
 must_check int trace_open(struct file *f, struct crash_log *log, struct file **out);
 
 /* The guest's side: the index of the operation, for crash_log_ack(). */

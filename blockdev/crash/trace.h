@@ -107,6 +107,8 @@ static inline bool trace_has_data(const struct trace_event *e)
 /* ---- writing; any thread, but one at a time ---- */
 
 struct trace_writer;
+/* Is there nothing under this name, or something that may be written over?  0 or -errno. */
+must_check int trace_writer_check(const char *path);
 /* The file is made anew, but only in place of nothing or of another log.  0 or -errno with words.
  */
 must_check int trace_writer_open(const char *path, const struct trace_info *info,
@@ -116,6 +118,8 @@ must_check int trace_writer_open(const char *path, const struct trace_info *info
  * nothing more is written after the first.
  */
 uint64_t trace_writer_append(struct trace_writer *w, const struct trace_event *e);
+/* From now on what is written is compressed, as it is at first, or is not, which is faster. */
+void trace_writer_compress(struct trace_writer *w, bool on);
 /* All that was appended is given to the host's kernel.  0 or -errno. */
 int trace_writer_flush(struct trace_writer *w);
 /* Frees w.  0, or -errno: the log ends before its time. */

@@ -34,6 +34,7 @@ struct trace_writer {
 	struct known *known;
 	uint64_t room, n_known;
 	ZSTD_CCtx *zstd;
+	bool hurry; /* do not compress */
 };
 
 uint64_t trace_fingerprint(const void *sector, uint64_t number)
@@ -94,7 +95,8 @@ static void put_frame(struct trace_writer *w, uint32_t what, const uint8_t *data
 
 	if (!len)
 		return;
-	n = ZSTD_compressCCtx(w->zstd, w->packed, w->packed_room, data, len, 1);
+	n = w->hurry ? len
+		     : ZSTD_compressCCtx(w->zstd, w->packed, w->packed_room, data, len, 1);
 	if (!ZSTD_isError(n) && n < len) {
 		data = w->packed;
 		what |= TRACE_PACKED;
@@ -107,6 +109,11 @@ static void put_frame(struct trace_writer *w, uint32_t what, const uint8_t *data
 	h.crc = le32_make((uint32_t)crc32(0, data, (uInt)n));
 	write_all(w, &h, sizeof(h));
 	write_all(w, data, n);
+}
+
+void trace_writer_compress(struct trace_writer *w, bool on)
+{
+	w->hurry = !on;
 }
 
 static void put_chunk(struct trace_writer *w)
@@ -315,23 +322,44 @@ static void put_header(struct trace_writer *w, const struct trace_info *info)
 }
 
 /* Someone's image, named by mistake, stays what it is. */
-static int open_file(struct trace_writer *w, const char *path, struct why *why)
+static int may_be_log(int fd)
 {
 	char head[8] = {0};
 	struct stat st;
 	ssize_t n;
 
-	w->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-	if (w->fd < 0 || fstat(w->fd, &st))
+	if (fstat(fd, &st))
 		return -errno;
 	if (!S_ISREG(st.st_mode))
-		return why_set(why, -EINVAL, "a log can only be a regular file");
-	n = pread(w->fd, head, sizeof(head), 0);
+		return -EINVAL;
+	n = pread(fd, head, sizeof(head), 0);
 	if (n < 0)
 		return -errno;
-	if (n && memcmp(head, TRACE_MAGIC, sizeof(head)) != 0)
-		return why_set(why, -EEXIST, "exists and is no log; it is left alone");
-	return ftruncate(w->fd, 0) ? -errno : 0;
+	return n && memcmp(head, TRACE_MAGIC, sizeof(head)) != 0 ? -EEXIST : 0;
+}
+
+int trace_writer_check(const char *path)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC), err;
+
+	if (fd < 0)
+		return errno == ENOENT ? 0 : -errno;
+	err = may_be_log(fd);
+	close(fd);
+	return err;
+}
+
+static int open_file(struct trace_writer *w, const char *path, struct why *why)
+{
+	int err;
+
+	w->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+	err = w->fd < 0 ? -errno : may_be_log(w->fd);
+	if (err == -EEXIST)
+		return why_set(why, err, "exists and is no log; it is left alone");
+	if (!err && ftruncate(w->fd, 0))
+		err = -errno;
+	return err;
 }
 
 static void writer_free(struct trace_writer *w)
