@@ -57,6 +57,8 @@ R1: sectors of the refcount table one after the other|blockdev/qcow2/refcount.c|
 
 R2: data of a reused cluster before its entry|blockdev/qcow2/write.c|64k reuse|
 	's/need = q->fmt\.sync\.writes;/need = r.fresh ? q->fmt.sync.writes : r.need;/'
+R2: data of a subcluster before its bit|blockdev/qcow2/write.c|16k subclusters below|
+	's/need = q->fmt\.sync\.writes;/need = w.m->kind == MAP_HOLE_HOST ? 0 : q->fmt.sync.writes;/'
 R2: the rest of a reused cluster is written|blockdev/qcow2/write.c|64k reuse|
 	's/if \(r\.fresh && !old\)/if ((r.fresh || w.m->kind == MAP_HOLE) && !old)/'
 R2: data over a backing file before its entry|blockdev/qcow2/write.c|4k below|

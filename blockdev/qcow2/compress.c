@@ -328,7 +328,7 @@ static int store(struct qcow2 *q, uint64_t off, struct pack *p)
 	if (err == -ENOSPC) /* it does not shrink */
 		return qcow2_write(&q->fmt, &iov, 1, off, p->len);
 	if (!err)
-		err = qcow2_claim(q, off, p->len, false, &claim, &m);
+		err = qcow2_claim_whole(q, off, p->len, &claim, &m);
 	if (err)
 		return err;
 	/* Packed clusters are written once: to write over anything would lose its space. */

@@ -19,13 +19,13 @@ static int drop_piece(struct qcow2 *q, uint64_t off, uint64_t len, uint64_t *don
 {
 	struct pending p;
 	struct mapping m;
-	int err = qcow2_claim(q, off, len, false, &p, &m);
+	int err = qcow2_claim_whole(q, off, len, &p, &m);
 
 	if (err)
 		return err;
 	*done = m.len;
 	err = qcow2_l2_set(q, off, p.n, 0, 0);
-	if (!err && (m.kind == MAP_DATA || m.kind == MAP_ZERO_HOST))
+	if (!err && map_has_host(&m))
 		err = qcow2_clusters_free(q, m.host_off >> q->h.cluster_bits, p.n);
 	if (!err && m.kind == MAP_COMPRESSED)
 		err = qcow2_free_compressed(q, &m);
@@ -37,7 +37,7 @@ static int drop_entries(struct qcow2 *q, uint64_t off, uint64_t end)
 {
 	while (off < end) {
 		struct mapping m;
-		int err = qcow2_map(q, off, end - off, &m);
+		int err = qcow2_map_whole(q, off, end - off, &m);
 
 		/* claiming would make a table where there is none */
 		if (!err && m.kind != MAP_HOLE)

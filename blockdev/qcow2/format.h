@@ -125,6 +125,8 @@ static inline uint32_t qcow2_l2_entries(const struct qcow2_header *h)
 	return h->cluster_size / ((h->incompatible & QCOW2_INCOMPAT_EXTL2) ? 16 : 8);
 }
 
+#define QCOW2_SUBCLUSTERS_BITS 5 /* extended L2 entries: 32 to a cluster */
+
 static inline uint32_t qcow2_refblock_entries(const struct qcow2_header *h)
 {
 	return (h->cluster_size * 8ULL) >> h->refcount_order;
@@ -132,8 +134,11 @@ static inline uint32_t qcow2_refblock_entries(const struct qcow2_header *h)
 
 #define QCOW2_EXTL2_CLUSTER_MIN 16384u /* a subcluster is never smaller than a sector */
 
-/* L1 entries that a disk of this size needs, with 8-byte L2 entries. */
-uint64_t qcow2_l1_needed(uint64_t size, uint32_t cluster_bits);
+/* L1 entries that a disk of this size (bytes) needs. */
+static inline uint64_t qcow2_l1_needed(const struct qcow2_header *h, uint64_t size)
+{
+	return div_round_up(size, (uint64_t)h->cluster_size * qcow2_l2_entries(h));
+}
 
 /*
  * Does a cluster at host_off have no byte in the file?  Openers treat an L2 entry that says so

@@ -43,13 +43,6 @@ struct crypto_ext {
 	be64_t offset, len;
 };
 
-uint64_t qcow2_l1_needed(uint64_t size, uint32_t cluster_bits)
-{
-	uint32_t shift = 2 * cluster_bits - 3;
-
-	return (size >> shift) + ((size & ((1ULL << shift) - 1)) != 0);
-}
-
 /* A table of metadata: whole, aligned, and at a place that a file can have. */
 static int check_table(uint64_t off, uint64_t bytes, uint64_t max, uint32_t cluster_size,
 	const char *what, struct why *why)
@@ -132,9 +125,7 @@ static int check_fields(const struct qcow2_header *h, struct why *why)
 		"Active L1 table", why);
 	if (err)
 		return err;
-	needed = qcow2_l1_needed(h->size, h->cluster_bits);
-	if (h->incompatible & QCOW2_INCOMPAT_EXTL2)
-		needed = div_round_up(h->size, (uint64_t)h->cluster_size * qcow2_l2_entries(h));
+	needed = qcow2_l1_needed(h, h->size);
 	if (h->size > (uint64_t)INT64_MAX || needed > QCOW2_L1_BYTES_MAX / 8)
 		return why_set(why, -EFBIG, "Image is too big");
 	if (h->l1_size < needed)
@@ -315,8 +306,6 @@ int qcow2_header_supported(const struct qcow2_header *h, bool writable, struct w
 			why, -ENOTSUP, "Unsupported qcow2 feature(s): %s", h->unknown_features);
 	if (h->incompatible & QCOW2_INCOMPAT_DATA_FILE)
 		return why_set(why, -ENOTSUP, "Unsupported qcow2 feature: external data file");
-	if (h->incompatible & QCOW2_INCOMPAT_EXTL2)
-		return why_set(why, -ENOTSUP, "Unsupported qcow2 feature: extended L2 entries");
 	if (h->crypt_method)
 		return why_set(why, -ENOTSUP, "Unsupported qcow2 feature: encryption (%s)",
 			h->crypt_method == 1 ? "AES" : "LUKS");

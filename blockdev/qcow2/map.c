@@ -2,10 +2,13 @@
 /*
  * map.c - from guest offsets to host offsets, and the one place where an L2 entry changes.
  *
+ * Extended entries have a bitmap that says of each 32nd of a cluster whether it is data, zeros or
+ * a hole; the map then goes by such subclusters, and claims (write.c) still by clusters.
+ *
  * An entry that names something past the end of the file needs no care here: reads past
  * the end give zeros, which is what an unallocated cluster holds.
  *
- * Source: qcow2 specification, "Cluster mapping".
+ * Source: qcow2 specification, "Cluster mapping", "Extended L2 Entries".
  */
 #include "blockdev/qcow2/iov.h"
 #include "blockdev/qcow2/qcow2.h"
@@ -36,37 +39,65 @@ static int l2_table(struct qcow2 *q, uint64_t off, uint64_t *table, bool *copied
 	return 0;
 }
 
-static uint64_t entry_off(const struct qcow2 *q, uint64_t table, uint64_t off)
+static uint32_t entry_words(const struct qcow2 *q)
 {
-	return table + 8ULL * l2_index(q, off);
+	return q->ext ? 2 : 1;
 }
 
-/* One entry, decoded.  host_off is the cluster's start. */
-static int decode(struct qcow2 *q, uint64_t e, struct mapping *m)
+static uint64_t entry_off(const struct qcow2 *q, uint64_t table, uint64_t off)
 {
-	m->host_off = e & QCOW2_OFFSET_MASK;
-	m->writable = e & QCOW2_OFLAG_COPIED;
+	return table + 8ULL * entry_words(q) * l2_index(q, off);
+}
+
+static struct l2_entry entry_at(const struct qcow2 *q, const be64_t *e)
+{
+	return (struct l2_entry){be64_get(e[0]), q->ext ? be64_get(e[1]) : 0};
+}
+
+/* What the bits of a subcluster say; with both set they contradict each other. */
+static enum map_kind subcluster_kind(uint64_t bitmap, unsigned sub, bool host)
+{
+	if (bitmap >> (32 + sub) & 1)
+		return host ? MAP_ZERO_HOST : MAP_ZERO;
+	if (!host)
+		return MAP_HOLE;
+	return bitmap >> sub & 1 ? MAP_DATA : MAP_HOLE_HOST;
+}
+
+/*
+ * One entry, decoded for one of its subclusters (0 if entries are not extended). host_off is the
+ * cluster's start.  Not NULL: what is wrong with it.
+ */
+static const char *decode(struct qcow2 *q, struct l2_entry e, unsigned sub, struct mapping *m)
+{
+	m->host_off = e.desc & QCOW2_OFFSET_MASK;
+	m->writable = e.desc & QCOW2_OFLAG_COPIED;
 	m->packed_len = 0;
-	if (e & QCOW2_OFLAG_COMPRESSED) {
+	if (e.desc & QCOW2_OFLAG_COMPRESSED) {
 		m->kind = MAP_COMPRESSED;
 		m->writable = false;
-		qcow2_compressed_range(e, q->h.cluster_bits, &m->host_off, &m->packed_len);
-		return 0;
+		qcow2_compressed_range(e.desc, q->h.cluster_bits, &m->host_off, &m->packed_len);
+		return NULL;
 	}
 	if (m->host_off % q->h.cluster_size)
-		return qcow2_broken(q, "data cluster at an unaligned offset", m->host_off);
-	if (q->h.version >= 3 && (e & QCOW2_OFLAG_ZERO))
+		return "data cluster at an unaligned offset";
+	if (q->ext) {
+		m->kind = subcluster_kind(e.bitmap, sub, m->host_off);
+		if (e.bitmap >> sub & (e.bitmap >> (32 + sub) | !m->host_off) & 1)
+			return "subclusters that contradict each other, near host offset";
+	} else if (q->h.version >= 3 && (e.desc & QCOW2_OFLAG_ZERO)) {
 		m->kind = m->host_off ? MAP_ZERO_HOST : MAP_ZERO;
-	else
+	} else {
 		m->kind = m->host_off ? MAP_DATA : MAP_HOLE;
-	return 0;
+	}
+	return NULL;
 }
 
 static bool continues(const struct mapping *a, const struct mapping *b, uint64_t bytes)
 {
 	if (a->kind != b->kind || a->writable != b->writable || a->kind == MAP_COMPRESSED)
 		return false;
-	return a->kind == MAP_HOLE || a->kind == MAP_ZERO || b->host_off == a->host_off + bytes;
+	return !map_has_host(a) || b->host_off == a->host_off + bytes;
 }
 
 /* The run that starts at off, as far as this slice tells. */
@@ -74,22 +105,27 @@ static int map_slice(struct qcow2 *q, const struct slice *s, uint64_t entry, uin
 	uint64_t len, struct mapping *m)
 {
 	const be64_t *e = (const be64_t *)(const void *)s->data;
-	uint32_t i = (uint32_t)(entry - s->host_off) / 8, n = q->l2.slice_bytes / 8;
-	uint32_t in_cluster = off & (q->h.cluster_size - 1);
-	uint64_t got = q->h.cluster_size;
-	struct mapping next;
-	int err = decode(q, be64_get(e[i]), m);
+	uint32_t first = (uint32_t)(entry - s->host_off) / 8, n = q->l2.slice_bytes / 8;
+	uint32_t in_cluster = off & (q->h.cluster_size - 1), unit = 1u << q->unit_bits;
+	uint64_t got = (in_cluster & ~(uint64_t)(unit - 1)) + unit;
+	const char *wrong = decode(q, entry_at(q, &e[first]), in_cluster >> q->unit_bits, m);
 
-	if (err)
-		return err;
-	while (got - in_cluster < len && ++i < n) {
+	if (wrong)
+		return qcow2_broken(q, wrong, m->host_off);
+	if (m->kind == MAP_COMPRESSED)
+		got = q->h.cluster_size;
+	while (got - in_cluster < len) {
+		uint64_t cluster = got >> q->h.cluster_bits, start = cluster << q->h.cluster_bits;
+		uint64_t i = first + cluster * entry_words(q);
+		struct mapping next;
+
 		/* A broken entry is reported when it is its turn, not as somebody's neighbour. */
-		uint64_t v = be64_get(e[i]);
-
-		if ((v & QCOW2_OFLAG_COMPRESSED) || (v & QCOW2_OFFSET_MASK) % q->h.cluster_size ||
-			decode(q, v, &next) || !continues(m, &next, got))
+		if (i >= n ||
+			decode(q, entry_at(q, &e[i]), (unsigned)((got - start) >> q->unit_bits),
+				&next) ||
+			!continues(m, &next, start))
 			break;
-		got += q->h.cluster_size;
+		got += unit;
 	}
 	m->len = min_u64(len, got - in_cluster);
 	if (m->kind != MAP_COMPRESSED)
@@ -147,6 +183,63 @@ int qcow2_map(struct qcow2 *q, uint64_t off, uint64_t len, struct mapping *m)
 	return err;
 }
 
+/* One cluster with extended entries, as a whole. */
+static void whole(struct qcow2 *q, struct l2_entry e, struct mapping *m)
+{
+	bool host = e.desc & QCOW2_OFFSET_MASK;
+
+	*m = (struct mapping){.host_off = e.desc & QCOW2_OFFSET_MASK,
+		.writable = host && (e.desc & QCOW2_OFLAG_COPIED),
+		.len = q->h.cluster_size};
+	if (e.bitmap & QCOW2_SUB_ALLOC)
+		m->kind = MAP_DATA;
+	else if ((e.bitmap & QCOW2_SUB_ZERO) == QCOW2_SUB_ZERO)
+		m->kind = host ? MAP_ZERO_HOST : MAP_ZERO;
+	else
+		m->kind = host ? MAP_HOLE_HOST : MAP_HOLE;
+}
+
+int qcow2_map_whole(struct qcow2 *q, uint64_t off, uint64_t len, struct mapping *m)
+{
+	uint64_t table;
+	struct l2_entry e;
+	bool copied;
+	int err = qcow2_map(q, off, len, m);
+
+	assert(off % q->h.cluster_size == 0);
+	if (err || !q->ext || m->kind == MAP_COMPRESSED)
+		return err;
+	err = l2_table(q, off, &table, &copied);
+	if (err || !table)
+		return err;
+	err = qcow2_l2_get(q, off, &e);
+	if (err)
+		return err;
+	whole(q, e, m);
+	m->writable &= copied;
+	m->len = min_u64(m->len, len);
+	return 0;
+}
+
+int qcow2_l2_get(struct qcow2 *q, uint64_t off, struct l2_entry *e)
+{
+	uint64_t table, at;
+	struct slice *s;
+	bool copied;
+	int err = l2_table(q, off, &table, &copied);
+
+	if (err)
+		return err;
+	assert(table);
+	at = entry_off(q, table, off);
+	err = cache_get(&q->l2, at, &s);
+	if (err)
+		return err;
+	*e = entry_at(q, (const be64_t *)(const void *)(s->data + (at - s->host_off)));
+	cache_put(&q->l2, &s);
+	return 0;
+}
+
 /* Where a table comes from that is ours alone, and what becomes of the one it replaces. */
 struct new_table {
 	struct run r;
@@ -172,8 +265,8 @@ static int l2_fill(struct qcow2 *q, struct new_table *t)
 		err = file_pread(q->fmt.file, buf, q->h.cluster_size, t->old);
 	}
 	if (!err)
-		err = iov_transfer(q->fmt.file, FILE_WRITE, &nothing, host_off, content, 0,
-			NOTHING_BESIDE);
+		err = iov_transfer(
+			q->fmt.file, FILE_WRITE, &nothing, host_off, content, 0, NOTHING_BESIDE);
 	q->fmt.metadata_bytes += q->h.cluster_size;
 	if (!err)
 		t->r.need = sync_note(&q->fmt.sync);
@@ -222,36 +315,103 @@ int qcow2_l2_ensure(struct qcow2 *q, uint64_t off)
 	return err;
 }
 
+/* The entry of off, to be changed: from then on until cache_put(). */
+static int get_rw(struct qcow2 *q, uint64_t off, struct slice **s, uint32_t *word)
+{
+	uint64_t table, at;
+	bool copied;
+	int err = l2_table(q, off, &table, &copied);
+
+	if (err)
+		return err;
+	assert(table && copied);
+	at = entry_off(q, table, off);
+	err = cache_get_rw(&q->l2, at, s);
+	if (!err)
+		*word = (uint32_t)(at - (*s)->host_off) / 8;
+	return err;
+}
+
+/* What an entry says in all its subclusters, where it has a bitmap for that. */
+static uint64_t bitmap_of(uint64_t entry)
+{
+	if (entry & QCOW2_OFLAG_COMPRESSED)
+		return 0;
+	if (entry & QCOW2_OFLAG_ZERO)
+		return QCOW2_SUB_ZERO;
+	return entry & QCOW2_OFFSET_MASK ? QCOW2_SUB_ALLOC : 0;
+}
+
+static void put_entry(const struct qcow2 *q, be64_t *e, uint64_t entry)
+{
+	if (q->ext) {
+		e[1] = be64_make(bitmap_of(entry));
+		if (!(entry & QCOW2_OFLAG_COMPRESSED))
+			entry &= ~QCOW2_OFLAG_ZERO;
+	}
+	e[0] = be64_make(entry);
+}
+
 int qcow2_l2_set(struct qcow2 *q, uint64_t off, uint64_t n, uint64_t entry, uint64_t need)
 {
-	uint32_t per_slice = q->l2.slice_bytes / 8;
+	uint32_t words = entry_words(q), per_slice = q->l2.slice_bytes / 8 / words;
 	uint64_t step = entry & QCOW2_OFFSET_MASK ? q->h.cluster_size : 0;
 
 	while (n) {
-		uint64_t table, at;
-		uint32_t i, k;
+		uint32_t word, k;
 		struct slice *s;
 		be64_t *e;
-		bool copied;
-		int err = l2_table(q, off, &table, &copied);
+		int err = get_rw(q, off, &s, &word);
 
 		if (err)
 			return err;
-		assert(table && copied);
-		at = entry_off(q, table, off);
-		err = cache_get_rw(&q->l2, at, &s);
-		if (err)
-			return err;
-		e = (be64_t *)(void *)s->data;
-		i = (uint32_t)(at - s->host_off) / 8;
-		k = (uint32_t)min_u64(n, per_slice - i);
+		e = (be64_t *)(void *)s->data + word;
+		k = (uint32_t)min_u64(n, per_slice - word / words);
 		for (uint32_t j = 0; j < k; j++)
-			e[i + j] = be64_make(entry + j * step);
-		cache_dirty(&q->l2, s, i * 8, k * 8, need);
+			put_entry(q, &e[j * words], entry + j * step);
+		cache_dirty(&q->l2, s, word * 8, k * words * 8, need);
 		cache_put(&q->l2, &s);
 		n -= k;
 		off += (uint64_t)k << q->h.cluster_bits;
 		entry += k * step;
+	}
+	return 0;
+}
+
+/* Bits for [off, off+len), which lies in one cluster. */
+static uint64_t subclusters(const struct qcow2 *q, uint64_t off, uint64_t len)
+{
+	uint32_t first = (uint32_t)(off & (q->h.cluster_size - 1)) >> q->unit_bits;
+	uint32_t n = (uint32_t)(len >> q->unit_bits);
+
+	return ((1ULL << n) - 1) << first;
+}
+
+int qcow2_l2_set_part(
+	struct qcow2 *q, uint64_t off, uint64_t len, uint64_t entry, bool data, uint64_t need)
+{
+	assert(q->ext && !((off | len) & ((1u << q->unit_bits) - 1)));
+	while (len) {
+		uint64_t size = q->h.cluster_size, k = min_u64(len, size - (off & (size - 1)));
+		uint64_t bits = subclusters(q, off, k), bitmap;
+		uint32_t word;
+		struct slice *s;
+		be64_t *e;
+		int err = get_rw(q, off, &s, &word);
+
+		if (err)
+			return err;
+		e = (be64_t *)(void *)s->data + word;
+		bitmap = be64_get(e[1]) & ~(bits | bits << 32);
+		e[1] = be64_make(bitmap | (data ? bits : bits << 32));
+		if (entry != QCOW2_ENTRY_KEEP) {
+			e[0] = be64_make(entry);
+			entry += size;
+		}
+		cache_dirty(&q->l2, s, word * 8, 16, need);
+		cache_put(&q->l2, &s);
+		off += k;
+		len -= k;
 	}
 	return 0;
 }

@@ -121,7 +121,9 @@ static void qcow2_init(struct qcow2 *q, struct file *f, const struct disk_opts *
 	q->fmt.backing_format = q->h.backing_format;
 	sync_init(&q->fmt.sync, f);
 	q->l2_entries = qcow2_l2_entries(&q->h);
-	q->l2_bits = q->h.cluster_bits - 3;
+	q->l2_bits = (uint32_t)__builtin_ctz(q->l2_entries);
+	q->ext = q->h.incompatible & QCOW2_INCOMPAT_EXTL2;
+	q->unit_bits = q->h.cluster_bits - (q->ext ? QCOW2_SUBCLUSTERS_BITS : 0);
 	q->refs_per_block = qcow2_refblock_entries(&q->h);
 	q->lazy = o->lazy_refcounts ? o->lazy_refcounts > 0
 				    : (q->h.compatible & QCOW2_COMPAT_LAZY_REFCOUNTS) != 0;
@@ -149,7 +151,7 @@ static int qcow2_open(
 		err = qcow2_header_supported(&q->h, !o->readonly, why);
 	if (!err && !o->readonly)
 		err = repair_if_dirty(f, q->path, &q->h, why);
-	if (!err && q->h.l1_size < qcow2_l1_needed(q->h.size, q->h.cluster_bits))
+	if (!err && q->h.l1_size < qcow2_l1_needed(&q->h, q->h.size))
 		err = why_set(why, -EINVAL, "the L1 table is too small for the image's size");
 	if (err)
 		goto out;
@@ -227,7 +229,8 @@ static bool qcow2_try_submit(struct format *fmt, struct blk_req *r)
 		return false;
 	if (m.kind == MAP_DATA && (r->op == BLK_READ || m.writable))
 		format_submit(fmt, r, m.host_off);
-	else if (r->op == BLK_READ && m.kind != MAP_DATA && !(m.kind == MAP_HOLE && fmt->backing))
+	else if (r->op == BLK_READ && m.kind != MAP_DATA &&
+		!(map_reads_below(&m) && fmt->backing))
 		format_zeros(fmt, r);
 	else
 		return false;
@@ -243,6 +246,7 @@ static int qcow2_extent(struct format *fmt, uint64_t off, uint64_t len, struct e
 		return err;
 	switch (m.kind) {
 	case MAP_HOLE:
+	case MAP_HOLE_HOST:
 		e->kind = EXTENT_HOLE;
 		break;
 	case MAP_ZERO:

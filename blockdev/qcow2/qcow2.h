@@ -56,6 +56,8 @@ struct qcow2 {
 	struct format fmt;
 	struct qcow2_header h;
 	uint32_t l2_entries, l2_bits, refs_per_block;
+	bool ext;           /* L2 entries are extended: with a bitmap of subclusters */
+	uint32_t unit_bits; /* what maps alike: a subcluster then, else a cluster */
 	struct mem_table l1, reftable;
 	struct cache l2, refs;
 
@@ -74,7 +76,7 @@ struct qcow2 {
 	uint32_t n_freed;
 	uint64_t ticket;
 
-	uint8_t *cow_mem; /* cow.c: buffers of two clusters */
+	uint8_t *cow_mem;  /* cow.c: buffers of two clusters */
 	unsigned cow_free; /* which of them nobody holds */
 	struct fiber_queue cow_q;
 
@@ -102,35 +104,65 @@ static inline struct qcow2 *qcow2_of(struct format *fmt)
 /* ---- map.c ---- */
 
 enum map_kind {
-	MAP_HOLE,      /* nothing there: reads as zeros */
-	MAP_ZERO,      /* no host cluster, reads as zeros whatever is below */
-	MAP_ZERO_HOST, /* the same with a host cluster reserved for it */
-	MAP_DATA,      /* host cluster, written in place */
+	MAP_HOLE,       /* nothing there: reads as what is below, or zeros */
+	MAP_HOLE_HOST,  /* the same with a host cluster reserved for it: extended entries only */
+	MAP_ZERO,       /* no host cluster, reads as zeros whatever is below */
+	MAP_ZERO_HOST,  /* the same with a host cluster reserved for it */
+	MAP_DATA,       /* host cluster, written in place */
 	MAP_COMPRESSED, /* one cluster, packed; never written in place */
 };
 
 struct mapping {
 	enum map_kind kind;
-	/* DATA and ZERO_HOST: bytes, of the first byte asked for; COMPRESSED: of the packed data */
+	/* DATA and *_HOST: bytes, of the first byte asked for; COMPRESSED: of the packed data */
 	uint64_t host_off;
 	uint64_t packed_len; /* COMPRESSED: bytes in the file */
-	uint64_t len;      /* bytes for which all this holds, host offsets running on */
-	bool writable;     /* DATA: the copied flag is set */
+	uint64_t len;        /* bytes for which all this holds, host offsets running on */
+	bool writable;       /* DATA and *_HOST: the copied flag is set */
 };
+
+static inline bool map_reads_below(const struct mapping *m)
+{
+	return m->kind == MAP_HOLE || m->kind == MAP_HOLE_HOST;
+}
+
+static inline bool map_has_host(const struct mapping *m)
+{
+	return m->kind == MAP_DATA || m->kind == MAP_ZERO_HOST || m->kind == MAP_HOLE_HOST;
+}
 
 /* What lies at [off, off+len); from cache only.  false: a table must be read first. */
 bool qcow2_map_cached(struct qcow2 *q, uint64_t off, uint64_t len, struct mapping *m);
 /* The same in a fiber.  0, or -errno (-EIO: a broken table, reported once). */
 must_check int qcow2_map(struct qcow2 *q, uint64_t off, uint64_t len, struct mapping *m);
+/*
+ * In a fiber, off at the start of a cluster: the same by whole clusters.  DATA then: some of it;
+ * ZERO, ZERO_HOST: all of it; HOLE, HOLE_HOST: no data in it.
+ */
+must_check int qcow2_map_whole(struct qcow2 *q, uint64_t off, uint64_t len, struct mapping *m);
+/* In a fiber: the entry of the cluster with off in it; the table exists. */
+struct l2_entry {
+	uint64_t desc, bitmap; /* bitmap: 0 if entries are not extended */
+};
+must_check int qcow2_l2_get(struct qcow2 *q, uint64_t off, struct l2_entry *e);
 /* In a fiber: the L2 table for off exists in L1 afterwards. */
 must_check int qcow2_l2_ensure(struct qcow2 *q, uint64_t off);
 /*
  * In a fiber: the entries of n guest clusters from guest offset off become entry, a host offset
  * in it running on; they reach the file once number need is durable.  The table exists and
- * is ours alone (qcow2_l2_ensure()).  The only place that changes an L2 entry.
+ * is ours alone (qcow2_l2_ensure()).  This and the next are the only places that change one.
+ * In an extended entry all subclusters become what entry says.
  */
 must_check int qcow2_l2_set(
 	struct qcow2 *q, uint64_t off, uint64_t n, uint64_t entry, uint64_t need);
+
+/*
+ * The same for the subclusters in [off, off+len), whole ones: they become data, or zeros.  entry
+ * is that of the first cluster, a host offset in it running on; QCOW2_ENTRY_KEEP: as it is.
+ */
+#define QCOW2_ENTRY_KEEP UINT64_MAX
+must_check int qcow2_l2_set_part(
+	struct qcow2 *q, uint64_t off, uint64_t len, uint64_t entry, bool data, uint64_t need);
 
 /* ---- write.c: who may change which entries ---- */
 
@@ -142,6 +174,9 @@ must_check int qcow2_l2_set(
  */
 must_check int qcow2_claim(struct qcow2 *q, uint64_t off, uint64_t len, bool in_place,
 	struct pending *p, struct mapping *m);
+/* The same by whole clusters, see qcow2_map_whole(). */
+must_check int qcow2_claim_whole(
+	struct qcow2 *q, uint64_t off, uint64_t len, struct pending *p, struct mapping *m);
 void qcow2_unclaim(struct qcow2 *q, struct pending *p);
 
 /* ---- cow.c ---- */
@@ -280,8 +315,7 @@ must_check int qcow2_header_commit(struct qcow2 *q);
  * In a fiber, with table_lock: the whole header becomes h, extensions and names included; durable
  * when it returns 0.  -errno with words; -ENOSPC: it does not fit, and nothing was done.
  */
-must_check int qcow2_header_replace(
-	struct qcow2 *q, const struct qcow2_header *h, struct why *why);
+must_check int qcow2_header_replace(struct qcow2 *q, const struct qcow2_header *h, struct why *why);
 
 /* ---- drop.c ---- */
 
@@ -318,8 +352,7 @@ int qcow2_grow(struct format *fmt, uint64_t size);
 int qcow2_resize(struct format *fmt, uint64_t size, enum prealloc how, struct why *why);
 int qcow2_amend(struct format *fmt, const struct disk_amend *a, struct why *why);
 int qcow2_make_empty(struct format *fmt);
-int qcow2_set_backing(
-	struct format *fmt, const char *name, const char *format, struct why *why);
+int qcow2_set_backing(struct format *fmt, const char *name, const char *format, struct why *why);
 int qcow2_write(struct format *fmt, struct iovec *iov, int niov, uint64_t off, uint64_t len);
 int qcow2_write_compressed(
 	struct format *fmt, struct iovec *iov, int niov, uint64_t off, uint64_t len);

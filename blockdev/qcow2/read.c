@@ -59,7 +59,7 @@ int qcow2_read(struct format *fmt, struct iovec *iov, int niov, uint64_t off, ui
 				NOTHING_BESIDE);
 		else if (m.kind == MAP_COMPRESSED)
 			err = qcow2_read_compressed(q, &dst, off, &m);
-		else if (m.kind == MAP_HOLE)
+		else if (map_reads_below(&m))
 			err = read_below(fmt, &dst, off, m.len);
 		else
 			iov_zero(&dst, m.len);

@@ -101,7 +101,7 @@ static int grow_l1(struct qcow2 *q, uint64_t n, uint64_t size)
 /* The size alone, or with a larger table.  The caller holds table_lock. */
 static int commit_size(struct qcow2 *q, uint64_t size)
 {
-	uint64_t need = qcow2_l1_needed(size, q->h.cluster_bits), old = q->h.size;
+	uint64_t need = qcow2_l1_needed(&q->h, size), old = q->h.size;
 	int err;
 
 	if (need > q->l1.n)
@@ -125,15 +125,15 @@ static int clear_new(struct qcow2 *q, uint64_t from, uint64_t to)
 	struct mapping m;
 	int err = 0;
 
-	if (from < whole) {
+	for (; from < whole && !err; from += m.len) {
 		err = qcow2_map(q, from, whole - from, &m);
-		if (!err && (m.kind == MAP_DATA || (m.kind == MAP_HOLE && from < shown)))
-			err = qcow2_write_zeros(q, from, whole - from);
+		if (!err && (m.kind == MAP_DATA || (map_reads_below(&m) && from < shown)))
+			err = qcow2_write_zeros(q, from, m.len);
 	}
 	to = round_up(to, q->h.cluster_size);
 	for (from = whole; from < to && !err; from += m.len) {
 		err = qcow2_map(q, from, to - from, &m);
-		if (!err && m.kind == MAP_HOLE && from < shown) {
+		if (!err && map_reads_below(&m) && from < shown) {
 			m.len = min_u64(m.len, round_up(shown - from, q->h.cluster_size));
 			err = qcow2_zeroes(&q->fmt, from, m.len, 0);
 		} else if (!err && m.kind == MAP_DATA) {
@@ -187,7 +187,7 @@ static int preallocate(struct qcow2 *q, uint64_t from, uint64_t to, enum preallo
 	while (from < to) {
 		struct pending p;
 		struct mapping m;
-		int err = qcow2_claim(q, from, to - from, false, &p, &m);
+		int err = qcow2_claim_whole(q, from, to - from, &p, &m);
 
 		if (err)
 			return err;
@@ -207,7 +207,7 @@ static int preallocate(struct qcow2 *q, uint64_t from, uint64_t to, enum preallo
  */
 static int grow(struct qcow2 *q, uint64_t size, enum prealloc how)
 {
-	uint64_t need = qcow2_l1_needed(size, q->h.cluster_bits), old = q->h.size;
+	uint64_t need = qcow2_l1_needed(&q->h, size), old = q->h.size;
 	int err = 0;
 
 	fiber_lock(&q->table_lock);
@@ -255,8 +255,7 @@ int qcow2_resize(struct format *fmt, uint64_t size, enum prealloc how, struct wh
 		return why_set(why, -EINVAL, "The new size must be a multiple of %d", SECTOR);
 	if (q->h.nb_snapshots && q->h.version < 3)
 		return why_set(why, -ENOTSUP, "Can't resize a v2 image which has snapshots");
-	if (size > (uint64_t)INT64_MAX ||
-		qcow2_l1_needed(size, q->h.cluster_bits) * 8 > QCOW2_L1_BYTES_MAX)
+	if (size > (uint64_t)INT64_MAX || qcow2_l1_needed(&q->h, size) * 8 > QCOW2_L1_BYTES_MAX)
 		return why_set(why, -EFBIG, "Failed to grow the L1 table: File too large");
 	if (size < q->h.size)
 		return shrink(q, size);

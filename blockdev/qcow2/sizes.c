@@ -57,7 +57,7 @@ int qcow2_cache_sizes(const struct qcow2_header *h, const struct disk_opts *o, u
 
 	if (err)
 		return err;
-	l2_all = round_up(div_round_up(h->size, h->cluster_size) * 8, h->cluster_size);
+	l2_all = qcow2_l1_needed(h, h->size) * h->cluster_size;
 	share(h, o, l2_all, l2, refs);
 	if (!entry)
 		entry = min_u64(h->cluster_size, 64 * KiB);

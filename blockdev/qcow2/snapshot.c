@@ -347,7 +347,7 @@ static int switch_l1(struct qcow2 *q, const struct snapshot *s, struct mem_table
 static int apply(struct qcow2 *q, uint32_t i, struct why *why)
 {
 	const struct snapshot *s = &q->snapshots[i];
-	uint64_t need = qcow2_l1_needed(s->disk_bytes, q->h.cluster_bits);
+	uint64_t need = qcow2_l1_needed(&q->h, s->disk_bytes);
 	struct mem_table l1, old = q->l1;
 	struct tree t = {old.e, old.n};
 	int err = check_l1(q, s, why);
@@ -427,7 +427,7 @@ int qcow2_snapshot_load(struct format *fmt, const char *id, const char *name, st
 	s = &q->snapshots[i];
 	err = check_l1(q, s, why);
 	if (!err)
-		err = load_l1(q, s, qcow2_l1_needed(s->disk_bytes, q->h.cluster_bits), &l1);
+		err = load_l1(q, s, qcow2_l1_needed(&q->h, s->disk_bytes), &l1);
 	if (err)
 		return err;
 	mem_table_fini(&q->l1);

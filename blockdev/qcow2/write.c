@@ -76,12 +76,17 @@ struct piece {
 	const struct mapping *m;
 };
 
-/* Whole clusters: what the guest reads there now, and the data in it. */
-static int write_whole(struct qcow2 *q, struct iov_cursor *src, struct piece w, struct run r,
-	uint64_t len, bool old)
+struct span {
+	uint64_t off, len; /* guest bytes */
+};
+
+/* The data, and around it what the guest reads there now: all of [span.off, + span.len). */
+static int write_around(struct qcow2 *q, struct iov_cursor *src, struct piece w, struct run r,
+	uint64_t len, struct span span, bool old)
 {
-	uint64_t size = q->h.cluster_size, head = w.off & (size - 1);
-	uint64_t tail = r.n * size - head - len;
+	uint64_t size = q->h.cluster_size, head = w.off - span.off;
+	uint64_t tail = span.len - head - len;
+	uint64_t host_off = (r.first << q->h.cluster_bits) + (span.off & (size - 1));
 	uint8_t *buf = old && head + tail ? qcow2_cow_get(q) : NULL;
 	int err = 0;
 
@@ -96,7 +101,7 @@ static int write_whole(struct qcow2 *q, struct iov_cursor *src, struct piece w, 
 	if (!err)
 		file_event(q->fmt.file, EV_WRITE_AIO);
 	if (!err)
-		err = iov_transfer(q->fmt.file, FILE_WRITE, src, r.first << q->h.cluster_bits,
+		err = iov_transfer(q->fmt.file, FILE_WRITE, src, host_off,
 			(struct beside){head, buf}, len,
 			(struct beside){tail, buf ? buf + size : NULL});
 	if (!err)
@@ -106,28 +111,71 @@ static int write_whole(struct qcow2 *q, struct iov_cursor *src, struct piece w, 
 	return err;
 }
 
-/* Does the guest read anything but zeros in these clusters now? */
-static int holds_something(struct qcow2 *q, struct piece w, uint64_t n, bool *old)
+/*
+ * What is to be written so that whole clusters, or subclusters, hold it.  Extended entries: where a
+ * new cluster takes the place of one with data, from the first of that to the last.
+ */
+static int span_of(struct qcow2 *q, struct piece w, uint64_t len, bool replaces, struct span *out)
 {
-	uint64_t start = w.off & ~(uint64_t)(q->h.cluster_size - 1);
+	uint64_t unit = 1ULL << q->unit_bits, size = q->h.cluster_size, end = w.off + len;
+	uint64_t from = w.off & ~(unit - 1), to = round_up(end, unit);
+	uint64_t first = w.off & ~(size - 1), last = (end - 1) & ~(size - 1);
+	struct l2_entry e;
 	int err = 0;
 
-	*old = w.m->kind == MAP_DATA || w.m->kind == MAP_COMPRESSED;
-	if (w.m->kind == MAP_HOLE && q->fmt.backing) {
-		err = qcow2_reads_zero(q, start, n << q->h.cluster_bits, old);
-		*old = !*old;
+	if (q->ext && w.m->kind == MAP_COMPRESSED) {
+		from = first;
+		to = last + size;
+	} else if (q->ext && replaces) {
+		err = qcow2_l2_get(q, first, &e);
+		if (!err && (uint32_t)e.bitmap)
+			from = min_u64(from, first + ((uint64_t)__builtin_ctz((uint32_t)e.bitmap)
+							     << q->unit_bits));
+		if (!err)
+			err = qcow2_l2_get(q, last, &e);
+		if (!err && (uint32_t)e.bitmap)
+			to = max_u64(to, last + size -
+						 ((uint64_t)__builtin_clz((uint32_t)e.bitmap)
+							 << q->unit_bits));
 	}
+	*out = (struct span){from, to - from};
 	return err;
 }
 
-/* Data and entries; r has clusters enough for *done bytes. */
-static int write_into(
-	struct qcow2 *q, struct iov_cursor *src, struct piece w, struct run r, uint64_t done)
+/* Does the guest read anything but zeros in the span now? */
+static int holds_something(struct qcow2 *q, struct piece w, struct span span, bool *old)
+{
+	int err;
+
+	*old = w.m->kind == MAP_DATA || w.m->kind == MAP_COMPRESSED;
+	if (*old || (!q->ext && !(w.m->kind == MAP_HOLE && q->fmt.backing)))
+		return 0;
+	err = qcow2_reads_zero(q, span.off, span.len, old);
+	*old = !*old;
+	return err;
+}
+
+static int set_entries(
+	struct qcow2 *q, struct piece w, struct run r, struct span span, uint64_t need)
+{
+	uint64_t entry = (r.first << q->h.cluster_bits) | QCOW2_OFLAG_COPIED;
+
+	if (q->ext)
+		return qcow2_l2_set_part(q, span.off, span.len, entry, true, need);
+	return qcow2_l2_set(q, span.off, r.n, entry, need);
+}
+
+/* Data and entries; r has clusters enough for *done bytes.  replaces: for a cluster not ours. */
+static int write_into(struct qcow2 *q, struct iov_cursor *src, struct piece w, struct run r,
+	uint64_t done, bool replaces)
 {
 	uint64_t head = w.off & (q->h.cluster_size - 1), need = r.need;
+	struct span span;
 	bool old;
-	int err = holds_something(q, w, r.n, &old);
+	int err = span_of(q, w, done, replaces, &span);
 
+	if (!err)
+		err = holds_something(q, w, span, &old);
 	if (err)
 		return err;
 	if (r.fresh && !old) {
@@ -135,13 +183,10 @@ static int write_into(
 	} else {
 		/* R2: the entry may not arrive before the data: there would be garbage in a used
 		 * cluster, zeros in a new one, and either would hide what was there. */
-		err = write_whole(q, src, w, r, done, old);
+		err = write_around(q, src, w, r, done, span, old);
 		need = q->fmt.sync.writes;
 	}
-	if (err)
-		return err;
-	return qcow2_l2_set(
-		q, w.off - head, r.n, (r.first << q->h.cluster_bits) | QCOW2_OFLAG_COPIED, need);
+	return err ? err : set_entries(q, w, r, span, need);
 }
 
 /* The clusters are claimed, and cannot be written in place. */
@@ -149,15 +194,15 @@ static int write_alloc(struct qcow2 *q, struct iov_cursor *src, struct piece w, 
 {
 	uint64_t head = w.off & (q->h.cluster_size - 1);
 	uint64_t n = div_round_up(head + w.len, q->h.cluster_size);
-	bool host = w.m->kind == MAP_DATA || w.m->kind == MAP_ZERO_HOST;
-	bool reuse = w.m->kind == MAP_ZERO_HOST && w.m->writable;
+	bool host = map_has_host(w.m);
+	bool reuse = host && w.m->kind != MAP_DATA && w.m->writable;
 	struct run r = {.first = w.m->host_off >> q->h.cluster_bits, .n = n};
 	int err = reuse ? 0 : qcow2_alloc(q, n, &r);
 
 	if (err)
 		return err;
 	*done = min_u64(w.len, (r.n << q->h.cluster_bits) - head);
-	err = write_into(q, src, w, r, *done);
+	err = write_into(q, src, w, r, *done, host && !reuse);
 	if (err && !reuse) {
 		r.fresh = false;
 		qcow2_alloc_add(q, &r);
@@ -198,6 +243,25 @@ int qcow2_claim(struct qcow2 *q, uint64_t off, uint64_t len, bool in_place, stru
 			return 0;
 		}
 	}
+}
+
+int qcow2_claim_whole(
+	struct qcow2 *q, uint64_t off, uint64_t len, struct pending *p, struct mapping *m)
+{
+	int err;
+
+	if (q->ext)
+		len = min_u64(len, q->h.cluster_size);
+	err = qcow2_claim(q, off, len, false, p, m);
+	if (err || !q->ext)
+		return err;
+	/* Which claims all of the cluster, whatever the first piece of it is. */
+	err = qcow2_map_whole(q, off, len, m);
+	if (err) {
+		qcow2_unclaim(q, p);
+		return err;
+	}
+	return 0;
 }
 
 void qcow2_unclaim(struct qcow2 *q, struct pending *p)

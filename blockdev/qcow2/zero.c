@@ -6,8 +6,10 @@
  *   hole                   zero              zero             zero over a backing file, else as is
  *   zero                   as is             as is            as is
  *   zero + host cluster    as is             zero, freed      zero, freed
- *   data                   zero + cluster    zero, freed      zero, freed
+ *   data, hole + cluster   zero + cluster    zero, freed      zero, freed
  *   compressed             zero, freed       zero, freed      zero, freed
+ *
+ * With extended entries whole subclusters within a cluster become zeros too; the cluster stays.
  *
  * Version 2 has no zero flag: without a backing file a freed cluster becomes a hole, over one
  * zeros are written and discards do nothing, since a hole would show what lies below.
@@ -39,10 +41,12 @@ static bool plan(const struct qcow2 *q, const struct mapping *m, bool unmap, str
 	case MAP_ZERO_HOST:
 		c->frees = unmap;
 		return unmap;
+	case MAP_HOLE_HOST:
 	case MAP_DATA:
 		c->frees = unmap;
 		if (!unmap)
-			c->entry |= m->host_off | (m->writable ? QCOW2_OFLAG_COPIED : 0);
+			c->entry |= (m->host_off & ~(uint64_t)(q->h.cluster_size - 1)) |
+				    (m->writable ? QCOW2_OFLAG_COPIED : 0);
 		return true;
 	case MAP_COMPRESSED:
 		c->frees = true;
@@ -68,13 +72,35 @@ static int change_claimed(
 	return err;
 }
 
-/* Whole clusters that map alike; *done bytes of them are dealt with. */
-static int change_piece(struct qcow2 *q, uint64_t off, uint64_t len, bool unmap, uint64_t *done)
+/* Subclusters that map alike, less than a cluster. */
+static int change_part(struct qcow2 *q, uint64_t off, uint64_t len, uint64_t *done)
 {
 	struct pending p;
 	struct mapping m;
 	int err = qcow2_claim(q, off, len, false, &p, &m);
 
+	if (err)
+		return err;
+	*done = m.len;
+	if (m.kind == MAP_DATA || map_reads_below(&m))
+		err = qcow2_l2_set_part(
+			q, off, round_up(m.len, 1ULL << q->unit_bits), QCOW2_ENTRY_KEEP, false, 0);
+	qcow2_unclaim(q, &p);
+	/* Packed, it is read as a whole or not at all. */
+	return !err && m.kind == MAP_COMPRESSED ? qcow2_write_zeros(q, off, m.len) : err;
+}
+
+/* Whole units that map alike; *done bytes of them are dealt with. */
+static int change_piece(struct qcow2 *q, uint64_t off, uint64_t len, bool unmap, uint64_t *done)
+{
+	uint64_t size = q->h.cluster_size, left = size - (off & (size - 1));
+	struct pending p;
+	struct mapping m;
+	int err;
+
+	if (q->ext && (left < size || len < size))
+		return change_part(q, off, min_u64(len, left), done);
+	err = qcow2_claim_whole(q, off, len, &p, &m);
 	if (err)
 		return err;
 	*done = m.len;
@@ -112,14 +138,11 @@ int qcow2_write_zeros(struct qcow2 *q, uint64_t off, uint64_t len)
 	return err;
 }
 
-/*
- * Less than a cluster: nothing if it reads as zeros anyhow; by its entry if all the rest of the
- * cluster does; else as data.
- */
+/* Less than a unit: by its entry if all the rest of the unit reads as zeros; else as data. */
 static int zero_part(struct qcow2 *q, uint64_t off, uint64_t len, bool unmap)
 {
-	uint64_t start = off & ~(uint64_t)(q->h.cluster_size - 1);
-	uint64_t end = min_u64(start + q->h.cluster_size, q->fmt.size);
+	uint64_t unit = 1ULL << q->unit_bits, start = off & ~(unit - 1);
+	uint64_t end = min_u64(start + unit, q->fmt.size);
 	bool zero;
 	int err = qcow2_reads_zero(q, start, off - start, &zero);
 
@@ -136,8 +159,10 @@ static int zero_part(struct qcow2 *q, uint64_t off, uint64_t len, bool unmap)
 			return err;
 		/* Somebody may have written beside us while we waited. */
 		zero = m.kind != MAP_DATA && m.kind != MAP_COMPRESSED;
-		if (zero)
+		if (zero && !q->ext)
 			err = change_claimed(q, start, p.n, &m, unmap);
+		else if (zero)
+			err = qcow2_l2_set_part(q, start, unit, QCOW2_ENTRY_KEEP, false, 0);
 		qcow2_unclaim(q, &p);
 		if (err || zero)
 			return err;
@@ -145,23 +170,55 @@ static int zero_part(struct qcow2 *q, uint64_t off, uint64_t len, bool unmap)
 	return qcow2_write_zeros(q, off, len);
 }
 
+/* Is there a packed cluster of which [off, end) is only a part? */
+static int cuts_packed(struct qcow2 *q, uint64_t off, uint64_t end, bool *cuts)
+{
+	uint64_t in = q->h.cluster_size - 1;
+	struct mapping m = {.kind = MAP_HOLE};
+	int err = 0;
+
+	*cuts = false;
+	if (!q->ext)
+		return 0;
+	if (off & in)
+		err = qcow2_map(q, off, 1, &m);
+	*cuts = m.kind == MAP_COMPRESSED;
+	if (!err && !*cuts && (end & in)) {
+		err = qcow2_map(q, end - 1, 1, &m);
+		*cuts = m.kind == MAP_COMPRESSED;
+	}
+	return err;
+}
+
+/* Whole units.  What would leave a packed cluster half zero is written as data, as the peer does.
+ */
+static int zero_units(struct qcow2 *q, uint64_t off, uint64_t end, bool unmap)
+{
+	bool cuts;
+	int err = cuts_packed(q, off, end, &cuts);
+
+	if (err)
+		return err;
+	return cuts ? qcow2_write_zeros(q, off, end - off) : change_all(q, off, end, unmap);
+}
+
 int qcow2_zeroes(struct format *fmt, uint64_t off, uint64_t len, unsigned flags)
 {
 	struct qcow2 *q = qcow2_of(fmt);
-	uint64_t size = q->h.cluster_size, end = off + len;
+	uint64_t size = 1ULL << q->unit_bits, end = off + len;
 	bool unmap = flags & BLK_UNMAP;
 	int err = 0;
 
 	if (q->h.version < 3 && (fmt->backing || !unmap))
 		return qcow2_write_zeros(q, off, len);
 	while (off < end && !err) {
-		uint64_t stop = min_u64(end, (off / size + 1) * size); /* of this cluster */
+		uint64_t stop = min_u64(end, (off / size + 1) * size); /* of this unit */
 
 		if (off % size || (stop % size && stop != fmt->size)) {
 			err = zero_part(q, off, stop - off, unmap);
 		} else {
 			stop = end == fmt->size ? end : end & ~(size - 1);
-			err = change_all(q, off, stop, unmap);
+			err = zero_units(q, off, stop, unmap);
 		}
 		off = stop;
 	}
@@ -178,7 +235,7 @@ int qcow2_discard(struct format *fmt, uint64_t off, uint64_t len)
 		return 0;
 	while (first < last) {
 		struct mapping m;
-		int err = qcow2_map(q, first, last - first, &m);
+		int err = qcow2_map_whole(q, first, last - first, &m);
 
 		if (err)
 			return err;

@@ -32,6 +32,8 @@
 /* The same; a smaller disk still has all that the work touches. */
 #define UPKEEP .depth = 1, .span = 1024, .max = 24, .upkeep = 12, .ops = 120, .zero = 8, .dear = 2
 
+#define EXT .create.extended_l2 = true, .zero = 10
+
 #define BELOW .below = true, .span = 1600
 
 /* That a row overrides a default is the point. */
@@ -118,6 +120,18 @@ const struct row rows[] = {
 	QCOW2("64k upkeep lazy", 4 * MiB, 65536, UPKEEP, LAZY, .pack = 10, .flip = 3),
 	QCOW2("512 upkeep lazy", 2 * MiB, 512, UPKEEP, LAZY, .pack = 20, .reopen = true),
 	QCOW2("4k upkeep below", 4 * MiB, 4096, UPKEEP, BELOW, .span = 1600, .pack = 10),
+
+	QCOW2("16k subclusters", 16 * MiB, 16384, SMALL, EXT, .flip = 4, .discard = 8,
+		.tiny = true),
+	QCOW2("16k subclusters below", 4 * MiB, 16384, SMALL, BELOW, EXT, .flip = 4,
+		.discard = 10),
+	QCOW2("64k subclusters reuse", 64 * MiB, 65536, EXT, .span = 8192, .flip = 3, .junk = 40,
+		.discard = 10),
+	QCOW2("16k subclusters packed lazy", 8 * MiB, 16384, LAZY, SMALL, EXT, .pack = 30),
+	QCOW2("16k subclusters writethrough", 16 * MiB, 16384, WRITETHROUGH, EXT, .reopen = true),
+	QCOW2("16k subclusters snapshots", 1 * MiB, 16384, SNAPSHOTS, EXT),
+	QCOW2("16k subclusters upkeep", 4 * MiB, 16384, UPKEEP, EXT, .span = 1600, .below = true,
+		.discard = 10, .pack = 10),
 
 	/* One run of clusters after the other. */
 	QCOW2("512k runs", 128 * MiB, 524288, .span = 131072, .max = 8, .flush = 6, .fua = 0),

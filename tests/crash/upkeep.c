@@ -90,6 +90,8 @@ static int amend(const struct run_log *r, struct disk *d, uint64_t *rng)
 
 	switch (rng_next(rng) % 4) {
 	case 0:
+		if (r->row->create.extended_l2)
+			return 0; /* only version 3 has them */
 		a.version = 2;
 		a.set_lazy = true; /* off: version 2 has no such thing */
 		break;

@@ -195,19 +195,12 @@ END_TEST
 
 START_TEST(what_cannot_be_opened_is_refused_by_name)
 {
-	static const struct {
-		uint64_t incompatible;
-		const char *word;
-	} features[] = {{QCOW2_INCOMPAT_DATA_FILE, "external data file"},
-		{QCOW2_INCOMPAT_EXTL2, "extended L2"}};
 	struct args a;
 
-	for (size_t i = 0; i < ARRAY_SIZE(features); i++) {
-		ck_assert_int_eq(read_header(&a), 0);
-		a.h.incompatible = features[i].incompatible;
-		ck_assert_int_eq(qcow2_header_supported(&a.h, false, &a.why), -ENOTSUP);
-		ck_assert_msg(strstr(a.why.text, features[i].word) != NULL, "%s", a.why.text);
-	}
+	ck_assert_int_eq(read_header(&a), 0);
+	a.h.incompatible = QCOW2_INCOMPAT_DATA_FILE;
+	ck_assert_int_eq(qcow2_header_supported(&a.h, false, &a.why), -ENOTSUP);
+	ck_assert_msg(strstr(a.why.text, "external data file") != NULL, "%s", a.why.text);
 	ck_assert_int_eq(read_header(&a), 0);
 	a.h.crypt_method = 2;
 	ck_assert_int_eq(qcow2_header_supported(&a.h, false, &a.why), -ENOTSUP);
@@ -276,11 +269,16 @@ END_TEST
 
 START_TEST(l1_entries_for_a_size)
 {
-	ck_assert_uint_eq(qcow2_l1_needed(0, 16), 0);
-	ck_assert_uint_eq(qcow2_l1_needed(1, 16), 1);
-	ck_assert_uint_eq(qcow2_l1_needed(512 * MiB, 16), 1);
-	ck_assert_uint_eq(qcow2_l1_needed(512 * MiB + 1, 16), 2);
-	ck_assert_uint_eq(qcow2_l1_needed(UINT64_MAX, 9), 1ULL << 49);
+	struct qcow2_header h = {.cluster_size = 65536};
+
+	ck_assert_uint_eq(qcow2_l1_needed(&h, 0), 0);
+	ck_assert_uint_eq(qcow2_l1_needed(&h, 1), 1);
+	ck_assert_uint_eq(qcow2_l1_needed(&h, 512 * MiB), 1);
+	ck_assert_uint_eq(qcow2_l1_needed(&h, 512 * MiB + 1), 2);
+	h.incompatible = QCOW2_INCOMPAT_EXTL2;
+	ck_assert_uint_eq(qcow2_l1_needed(&h, 256 * MiB + 1), 2);
+	h = (struct qcow2_header){.cluster_size = 512};
+	ck_assert_uint_eq(qcow2_l1_needed(&h, UINT64_MAX), 1ULL << 49);
 }
 END_TEST
 

@@ -22,23 +22,27 @@ struct row {
 	uint64_t l2_cache; /* bytes; 0: automatic */
 	uint32_t version;
 	uint64_t below; /* bytes of a backing file; 0: none */
+	bool ext;
 };
 
 static const struct row rows[] = {
-	{"64k", 65536, 16, false, 64 * MiB, 256, 1500, 0, 0, 0},
-	{"64k lazy", 65536, 16, true, 64 * MiB, 256, 1500, 0, 0, 0},
-	{"64k tiny cache", 65536, 16, false, 20 * GiB, 300, 1500, 1, 0, 0},
-	{"512 bytes", 512, 16, false, 16 * MiB, 40, 2000, 1, 0, 0},
-	{"512 bytes, 64-bit counts", 512, 64, false, 32 * MiB, 300, 2000, 1, 0, 0},
-	{"512 bytes lazy, 1-bit counts", 512, 1, true, 16 * MiB, 40, 2000, 0, 0, 0},
-	{"4k", 4096, 8, false, 256 * MiB, 100, 2000, 1, 0, 0},
-	{"2M", 2097152, 16, false, 1 * GiB, 600, 300, 0, 0, 0},
-	{"2M lazy", 2097152, 32, true, 1 * GiB, 600, 300, 1, 0, 0},
+	{"64k", 65536, 16, false, 64 * MiB, 256, 1500, 0, .version = 0},
+	{"64k lazy", 65536, 16, true, 64 * MiB, 256, 1500, 0, .version = 0},
+	{"64k tiny cache", 65536, 16, false, 20 * GiB, 300, 1500, 1, .version = 0},
+	{"512 bytes", 512, 16, false, 16 * MiB, 40, 2000, 1, .version = 0},
+	{"512 bytes, 64-bit counts", 512, 64, false, 32 * MiB, 300, 2000, 1, .version = 0},
+	{"512 bytes lazy, 1-bit counts", 512, 1, true, 16 * MiB, 40, 2000, 0, .version = 0},
+	{"4k", 4096, 8, false, 256 * MiB, 100, 2000, 1, .version = 0},
+	{"2M", 2097152, 16, false, 1 * GiB, 600, 300, 0, .version = 0},
+	{"2M lazy", 2097152, 32, true, 1 * GiB, 600, 300, 1, .version = 0},
 	{"version 2", 65536, 16, false, 64 * MiB, 256, 1500, 0, .version = 2},
 	{"64k over a shorter one", 65536, 16, false, 64 * MiB, 256, 1500, 0, .below = 20 * MiB},
 	{"4k over a longer one", 4096, 16, true, 64 * MiB, 100, 2000, 1, .below = 80 * MiB},
 	{"512 over another, version 2", 512, 16, false, 16 * MiB, 40, 2000, 1, .version = 2,
 		.below = 16 * MiB},
+	{"64k subclusters", 65536, 16, false, 64 * MiB, 256, 1500, 0, .ext = true},
+	{"16k subclusters over another", 16384, 16, false, 64 * MiB, 100, 2000, 1,
+		.below = 20 * MiB, .ext = true},
 };
 
 static char below_path[512];
@@ -47,7 +51,7 @@ struct job {
 	const struct row *row;
 	struct disk *d;
 	uint32_t *versions; /* by sector */
-	uint8_t *busy;	    /* sector is being written */
+	uint8_t *busy;      /* sector is being written */
 	uint64_t sectors;
 	int left;
 	uint32_t version;
@@ -101,9 +105,8 @@ static void one_op(struct job *j, uint8_t *buf)
 	if (!pick(j, &at, &n))
 		return;
 	if (kind == 6) {
-		ck_assert_int_eq(disk_zeroes(j->d, n * SECTOR, at * SECTOR,
-					 rnd(j) % 2 ? BLK_UNMAP : 0),
-			0);
+		ck_assert_int_eq(
+			disk_zeroes(j->d, n * SECTOR, at * SECTOR, rnd(j) % 2 ? BLK_UNMAP : 0), 0);
 		all_versions(j, at, n, 0);
 	} else if (kind == 7) {
 		discard(j, buf, at, n);
@@ -111,8 +114,8 @@ static void one_op(struct job *j, uint8_t *buf)
 		uint32_t v = ++j->version;
 
 		pattern_make(buf, at, n, v);
-		ck_assert_int_eq(disk_pwrite(j->d, buf, n * SECTOR, at * SECTOR,
-					 kind == 1 ? BLK_FUA : 0),
+		ck_assert_int_eq(
+			disk_pwrite(j->d, buf, n * SECTOR, at * SECTOR, kind == 1 ? BLK_FUA : 0),
 			0);
 		all_versions(j, at, n, v);
 	} else {
@@ -171,8 +174,8 @@ static int verify_fiber(void *arg)
 	return 0;
 }
 
-static struct disk *reopen(struct loop *l, const struct row *row, const char *path,
-	enum cache_mode mode)
+static struct disk *reopen(
+	struct loop *l, const struct row *row, const char *path, enum cache_mode mode)
 {
 	struct disk_opts o = {.path = path,
 		.format = "qcow2",
@@ -237,7 +240,8 @@ static void run_row(const struct row *row, enum loop_aio aio, enum cache_mode mo
 		.cluster_size = row->cluster,
 		.refcount_bits = row->bits,
 		.version = row->version,
-		.lazy_refcounts = row->lazy};
+		.lazy_refcounts = row->lazy,
+		.extended_l2 = row->ext};
 	struct job j = {.row = row, .sectors = min_u64(row->size, 64 * MiB) / SECTOR, .seed = 7};
 	char path[512];
 	struct loop *l;
