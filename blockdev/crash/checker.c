@@ -26,7 +26,7 @@
 #define COPY_BYTES (1 * MiB)
 
 struct place {
-	char dir[200], image[220], scratch[220], output[220];
+	char dir[200], image[4096], scratch[220], output[220];
 	int fd; /* of the image, raw; -1: it is not there */
 	pid_t pid;
 	uint64_t tag;
@@ -383,6 +383,27 @@ int checker_start(struct checker *c, struct cuts *k, const struct checker_facts 
 	}
 	p->tag = tag;
 	return 0;
+}
+
+int checker_build(struct checker *c, struct cuts *k, const char *path, struct why *why)
+{
+	struct place *p = place_with(c, 0);
+	char was[sizeof(p->image)];
+	struct why inner = {""};
+	int err;
+
+	assert(p && p->fd < 0);
+	if (snprintf(NULL, 0, "%s", path) >= (int)sizeof(p->image))
+		return -ENAMETOOLONG;
+	memcpy(was, p->image, sizeof(was));
+	strcpy(p->image, path);
+	model_build(&k->model, &k->c, &k->state);
+	err = c->o.overlay ? build_overlay(c, p, k, &inner) : build_raw(c, p, k);
+	if (p->fd >= 0 && close(p->fd))
+		err = err ? err : -errno;
+	p->fd = -1;
+	memcpy(p->image, was, sizeof(was));
+	return err ? why_set(why, err, "%s: %s", path, why_text(&inner, err)) : 0;
 }
 
 static void read_output(const struct place *p, char *out, size_t room)

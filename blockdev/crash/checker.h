@@ -51,6 +51,8 @@ bool checker_free_place(const struct checker *c);
 /* Begins with the state in k's hand (cuts_is_new() took it).  0 or -errno with words. */
 must_check int checker_start(struct checker *c, struct cuts *k, const struct checker_facts *f,
 	uint64_t tag, struct why *why);
+/* In the place of a command: only the image, under this name.  0 or -errno with words. */
+must_check int checker_build(struct checker *c, struct cuts *k, const char *path, struct why *why);
 /*
  * Waits for one to end.  1: it did; 0: none runs; -errno with words: the command could not be run
  * (status 126 and 127), or -EINTR.

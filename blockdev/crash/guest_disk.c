@@ -4,6 +4,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include "blockdev/block.h"
 #include "blockdev/crash/guest_disk.h"
 
 #define READ_BYTES (64 * KiB)
@@ -161,4 +162,40 @@ void guest_disk_fini(struct guest_disk *g)
 	free(g->guest);
 	mem_fini(&g->start);
 	*g = (struct guest_disk){0};
+}
+
+struct start {
+	struct guest_disk *g;
+	const struct crash_log *log;
+	struct disk *d;
+};
+
+static int read_disk(void *arg, void *buf, uint64_t len, uint64_t off)
+{
+	struct start *st = arg;
+	uint64_t size = disk_size(st->d), n = off < size ? min_u64(len, size - off) : 0;
+
+	memset((uint8_t *)buf + n, 0, len - n);
+	return n ? disk_pread(st->d, buf, n, off) : 0;
+}
+
+static int start_fiber(void *arg)
+{
+	struct start *st = arg;
+
+	return guest_disk_init(st->g, st->log, read_disk, st);
+}
+
+int guest_disk_open(struct loop *l, struct guest_disk *g, const struct crash_log *log,
+	const char *image, const char *format, struct why *why)
+{
+	struct disk_opts o = {.path = image, .format = format, .readonly = true, .quiet = true};
+	struct start st = {g, log, NULL};
+	int err = disk_open(l, &o, &st.d, why);
+
+	if (err)
+		return why_set(why, err, "%s: %s", image, why_text(why, err));
+	err = fiber_run(l, start_fiber, &st);
+	disk_abandon(st.d);
+	return err ? why_set(why, err, "%s: %s", image, strerror(-err)) : 0;
 }

@@ -35,6 +35,9 @@ struct guest_disk {
  */
 must_check int guest_disk_init(struct guest_disk *g, const struct crash_log *log,
 	int (*read)(void *arg, void *buf, uint64_t len, uint64_t off), void *arg);
+/* The same with an image as what it held; not in a fiber.  0, or -errno with words. */
+must_check int guest_disk_open(struct loop *l, struct guest_disk *g, const struct crash_log *log,
+	const char *image, const char *format, struct why *why);
 void guest_disk_fini(struct guest_disk *g);
 /* The run that holds this sector of the compact file. */
 const struct guest_run *guest_disk_run(const struct guest_disk *g, uint64_t at);

@@ -374,6 +374,7 @@ static int sum_disk(void *arg)
 int recorder_begin(struct recorder *r, struct loop *l, struct disk *d, struct why *why)
 {
 	struct summing s = {.d = d, .blank = true};
+	struct why inner = {""};
 	struct trace_info info = {.disk_bytes = disk_size(d),
 		.format = disk_format(d),
 		.unsafe = disk_cache_mode(d) == CACHE_UNSAFE};
@@ -387,12 +388,12 @@ int recorder_begin(struct recorder *r, struct loop *l, struct disk *d, struct wh
 	info.fingerprint = s.sum;
 	info.blank = s.blank;
 	if (!err)
-		err = trace_writer_open(r->path, &info, &r->w, why);
+		err = trace_writer_open(r->path, &info, &r->w, &inner);
 	free(full);
 	if (!err)
 		err = -pthread_create(&r->thread, NULL, recorder_main, r);
 	if (err)
-		return why_set(why, err, "trace=%s: %s", r->path, why_text(NULL, err));
+		return why_set(why, err, "trace=%s: %s", r->path, why_text(&inner, err));
 	pthread_mutex_lock(&r->lock);
 	r->running = true;
 	pthread_mutex_unlock(&r->lock);

@@ -457,43 +457,6 @@ static void explain(struct search *s)
 
 /* ---- the whole ---- */
 
-struct start {
-	struct search *s;
-	struct disk *d;
-};
-
-static int read_start(void *arg, void *buf, uint64_t len, uint64_t off)
-{
-	struct start *st = arg;
-	uint64_t size = disk_size(st->d), n = off < size ? min_u64(len, size - off) : 0;
-
-	memset((uint8_t *)buf + n, 0, len - n);
-	return n ? disk_pread(st->d, buf, n, off) : 0;
-}
-
-static int start_fiber(void *arg)
-{
-	struct start *st = arg;
-
-	return guest_disk_init(&st->s->disk, st->s->log, read_start, st);
-}
-
-static int open_start(struct loop *l, struct search *s, struct why *why)
-{
-	struct disk_opts o = {.path = s->o->check.start,
-		.format = s->o->check.start_format,
-		.readonly = true,
-		.quiet = true};
-	struct start st = {.s = s};
-	int err = disk_open(l, &o, &st.d, why);
-
-	if (err)
-		return why_set(why, err, "%s: %s", s->o->check.start, why_text(why, err));
-	err = fiber_run(l, start_fiber, &st);
-	disk_abandon(st.d);
-	return err ? why_set(why, err, "%s: %s", s->o->check.start, strerror(-err)) : 0;
-}
-
 int search_run(struct loop *l, struct search *s, const struct search_opts *o,
 	const struct crash_log *log, struct why *why)
 {
@@ -503,7 +466,8 @@ int search_run(struct loop *l, struct search *s, const struct search_opts *o,
 	if (!s->p)
 		return -ENOMEM;
 	s->p->loop = l;
-	err = open_start(l, s, why);
+	err = guest_disk_open(
+		l, &s->disk, log, s->o->check.start, s->o->check.start_format, why);
 	if (!err)
 		err = checker_new(l, &o->check, &s->disk, &s->p->checker, why);
 	if (err) {

@@ -20,12 +20,13 @@ static void count(struct recording *r)
 
 int recording_open(struct recording *r, const char *path, struct why *why)
 {
+	struct why inner = {""};
 	int err;
 
 	*r = (struct recording){.path = path};
-	err = trace_reader_open(path, &r->trace, why);
+	err = trace_reader_open(path, &r->trace, &inner);
 	if (!err)
-		err = trace_crash_log(r->trace, true, &r->log, &r->mark, &r->n_marks, why);
+		err = trace_crash_log(r->trace, true, &r->log, &r->mark, &r->n_marks, &inner);
 	if (!err) {
 		r->size = r->trace->info.disk_bytes;
 		count(r);
@@ -33,7 +34,7 @@ int recording_open(struct recording *r, const char *path, struct why *why)
 			log_warn("%s: ends before its time; what it has is used", path);
 		return 0;
 	}
-	err = why_set(why, err, "%s: %s", path, why_text(why, err));
+	err = why_set(why, err, "%s: %s", path, why_text(&inner, err));
 	if (r->trace)
 		trace_reader_close(r->trace);
 	*r = (struct recording){.path = path};

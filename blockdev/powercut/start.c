@@ -63,7 +63,8 @@ static int compare(const struct judge_args *a, const struct recording *r, struct
 	disk_abandon(k.d);
 	if (err)
 		return why_set(why, err, "%s: %s", a->image, strerror(-err));
-	if (r->trace->info.fingerprint && k.fingerprint != r->trace->info.fingerprint)
+	if ((r->trace->info.blank || r->trace->info.fingerprint) &&
+		k.fingerprint != r->trace->info.fingerprint)
 		return why_set(why, -EINVAL,
 			"%s does not hold what the disk held when the log began", a->image);
 	return 0;
