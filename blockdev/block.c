@@ -166,7 +166,7 @@ static void mapped_done(struct file_req *fr, int err)
 	struct blk_req *r = container_of(fr, struct blk_req, room);
 
 	if (r->op == BLK_WRITE && !err)
-		sync_note(&r->disk->fmt->sync);
+		format_data_note(r->disk->fmt);
 	format_done(r, err);
 }
 
@@ -181,7 +181,7 @@ void format_submit(struct format *fmt, struct blk_req *r, uint64_t host_off)
 	fr->niov = r->niov;
 	fr->off = host_off;
 	fr->len = r->len;
-	file_submit(fmt->file, fr);
+	file_submit(format_data(fmt), fr);
 }
 
 void format_zeros(struct format *fmt, struct blk_req *r)
@@ -306,9 +306,9 @@ static void commit_fiber(struct fiber_start *s)
 			list_entry(n, struct wce_change, link)->in_round = true;
 		for (n = reqs.next; n != &reqs; n = n->next)
 			waiters++;
-		d->fmt->sync.alone = waiters == d->in_flight;
+		d->fmt->sync.alone = d->fmt->data_sync.alone = waiters == d->in_flight;
 		err = commit_round(d);
-		d->fmt->sync.alone = false;
+		d->fmt->sync.alone = d->fmt->data_sync.alone = false;
 		while (!list_empty(&d->wce_waiting)) {
 			struct wce_change *c = list_first(&d->wce_waiting, struct wce_change, link);
 

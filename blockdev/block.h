@@ -24,6 +24,7 @@
 
 struct disk;
 struct disk_stats;
+struct file;
 
 /* cache= on the command line; design: table of modes. */
 enum cache_mode { CACHE_WRITEBACK, CACHE_NONE, CACHE_WRITETHROUGH, CACHE_DIRECTSYNC, CACHE_UNSAFE };
@@ -56,6 +57,9 @@ struct disk_opts {
 	/* As users write them, over what stands above: name.h. */
 	const char *options; /* key=value,...; path may then be NULL; NULL: none */
 	const char *backing_options; /* the same for the backing file */
+	const char *data_options;    /* the same for the external data file */
+	/* The external data file, open already; taken over, also on error; or NULL. */
+	struct file *data_file;
 	uint64_t cache_bytes;        /* both caches together; 0: automatic */
 	uint64_t l2_entry_bytes;     /* of the L2 cache; 0: automatic */
 	int lazy_refcounts;          /* 1: on, -1: off, 0: as the image says */
@@ -67,7 +71,6 @@ struct disk_opts {
 must_check int disk_open(
 	struct loop *l, const struct disk_opts *o, struct disk **out, struct why *why);
 /* Same on a file that the caller made (tests, filters); takes the file over, also on error. */
-struct file;
 must_check int disk_open_file(
 	struct file *f, const struct disk_opts *o, struct disk **out, struct why *why);
 /*
@@ -88,6 +91,8 @@ const char *disk_format(const struct disk *d);
 /* What users call the top layer: the format, or blkdebug, file, ... where that is all. */
 const char *disk_driver(const struct disk *d);
 const char *disk_path(const struct disk *d);
+/* Where the data of the top layer lies: disk_path(), or the external data file's. */
+const char *disk_data_path(const struct disk *d);
 bool disk_readonly(const struct disk *d);
 enum cache_mode disk_cache_mode(const struct disk *d);
 
@@ -262,6 +267,8 @@ struct disk_amend {
 	uint32_t version, refcount_bits;
 	bool set_lazy, lazy;
 	uint64_t size;
+	const char *data_file; /* name of the external data file; "": the image does not say */
+	bool set_raw, raw;     /* is it good as a raw image? */
 };
 /* In a fiber, nothing in flight.  Durable when it returns 0; -errno with words. */
 must_check int disk_amend(struct disk *d, const struct disk_amend *a, struct why *why);

@@ -15,6 +15,7 @@ struct disk {
 	bool backing_lent;    /* it is the caller's: struct disk_opts.base */
 	struct disk *above;   /* the layer that this one backs, or NULL */
 	char *path;
+	char *data_path; /* of an external data file, or NULL */
 	char *driver; /* disk_driver(), or NULL: the format's name */
 	bool copy_on_read; /* asked for by the image's name */
 	enum cache_mode mode;
@@ -46,5 +47,11 @@ must_check int disk_open_above(struct loop *l, const struct disk_opts *o, struct
 	struct disk **out, struct why *why);
 /* Not in a fiber: opens what d's format says lies below it.  0, or -errno with words. */
 must_check int chain_open(struct disk *d, const struct disk_opts *o, struct why *why);
+
+/*
+ * Not in a fiber: opens the external data file that d's format asks for, as options or the image
+ * name it.  0, or -errno with words.
+ */
+must_check int data_file_open(struct disk *d, const struct disk_opts *o, struct why *why);
 
 #endif

@@ -98,6 +98,7 @@ static void disk_free(struct disk *d)
 	if (d->fmt)
 		d->fmt->ops->free(d->fmt);
 	free(d->path);
+	free(d->data_path);
 	free(d->driver);
 	free(d);
 }
@@ -132,11 +133,15 @@ static int open_file_above(struct file *f, const struct disk_opts *o, struct dis
 		err = fiber_run(f->loop, open_fiber, &a);
 	if (err) {
 		file_close(f);
+		if (o->data_file)
+			file_close(o->data_file);
 	} else {
 		a.d->above = above;
 		a.d->fmt->unmap = o->unmap;
 		a.d->fmt->sync.never = o->nosync;
-		err = chain_open(a.d, o, why);
+		err = data_file_open(a.d, o, why);
+		if (!err)
+			err = chain_open(a.d, o, why);
 	}
 	if (!err)
 		*out = a.d;
@@ -203,16 +208,17 @@ static int close_fiber(void *arg)
 
 void disk_stats_get(const struct disk *d, struct disk_stats *out)
 {
-	const struct file_stats *f = d->fmt->file->stats;
+	const struct file_stats none = {0}, *f = d->fmt->file->stats;
+	const struct file_stats *x = d->fmt->data_file ? d->fmt->data_file->stats : &none;
 
 	*out = d->stats;
-	out->host_reads = f->reads;
-	out->host_writes = f->writes;
-	out->host_fdatasyncs = f->fdatasyncs;
-	out->host_fallocates = f->fallocates;
-	out->host_read_bytes = f->read_bytes;
+	out->host_reads = f->reads + x->reads;
+	out->host_writes = f->writes + x->writes;
+	out->host_fdatasyncs = f->fdatasyncs + x->fdatasyncs;
+	out->host_fallocates = f->fallocates + x->fallocates;
+	out->host_read_bytes = f->read_bytes + x->read_bytes;
 	out->metadata_bytes = d->fmt->metadata_bytes;
-	out->data_bytes = f->written_bytes - d->fmt->metadata_bytes;
+	out->data_bytes = f->written_bytes + x->written_bytes - d->fmt->metadata_bytes;
 }
 
 int disk_close_stats(struct disk *d, struct disk_stats *out, struct why *why)
@@ -246,7 +252,9 @@ uint64_t disk_size(const struct disk *d)
 
 uint32_t disk_block_size(const struct disk *d)
 {
-	return d->fmt->file->align_off > SECTOR ? d->fmt->file->align_off : SECTOR;
+	uint32_t a = d->fmt->file->align_off, b = format_data(d->fmt)->align_off;
+
+	return (uint32_t)max_u64(SECTOR, max_u64(a, b));
 }
 
 uint32_t disk_cluster_size(const struct disk *d)
@@ -267,6 +275,11 @@ const char *disk_driver(const struct disk *d)
 const char *disk_path(const struct disk *d)
 {
 	return d->path;
+}
+
+const char *disk_data_path(const struct disk *d)
+{
+	return d->data_path ? d->data_path : d->path;
 }
 
 bool disk_readonly(const struct disk *d)

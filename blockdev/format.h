@@ -15,7 +15,15 @@
 struct format {
 	const struct format_ops *ops;
 	struct file *file; /* owned by the format once open succeeded */
-	struct sync sync;  /* every host write of the format is noted here */
+	struct sync sync;  /* every host write to file is noted here */
+	/*
+	 * Where the guest's data lies, if not in file: set and opened after the format (data.c),
+	 * closed by it; NULL: in file.  Writes to it are noted in data_sync.
+	 */
+	struct file *data_file;
+	struct sync data_sync;
+	/* Set by open: it needs a data file; of this name, "": the image does not say. */
+	const char *data_name;
 	uint64_t size;     /* bytes the guest sees */
 	uint32_t cluster_size;
 	bool readonly;
@@ -88,6 +96,23 @@ static inline bool format_epoch_over(struct format *fmt, uint64_t then)
 	while (fmt->epoch < then + 2 && !fmt->in_epoch[(fmt->epoch + 1) & 1])
 		fmt->epoch++;
 	return fmt->epoch >= then + 2;
+}
+
+static inline struct file *format_data(const struct format *fmt)
+{
+	return fmt->data_file ? fmt->data_file : fmt->file;
+}
+
+/* A host write of the guest's data has completed. */
+static inline void format_data_note(struct format *fmt)
+{
+	sync_note(fmt->data_file ? &fmt->data_sync : &fmt->sync);
+}
+
+/* Does somebody want to hear of what is done to the files?  Then it is done in fibers. */
+static inline bool format_injects(const struct format *fmt)
+{
+	return fmt->file->inject || (fmt->data_file && fmt->data_file->inject);
 }
 
 extern const struct format_ops raw_format, qcow2_format;

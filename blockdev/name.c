@@ -210,6 +210,24 @@ static int take_backing(struct image_name *n, struct why *why)
 	return n->backing ? 0 : -ENOMEM;
 }
 
+static int take_data_file(struct image_name *n, struct why *why)
+{
+	const char *ref = opts_get(&n->top, "data-file");
+	struct opts data = {0};
+	int err = opts_take(&n->top, "data-file", &data);
+
+	if (!err && ref && *ref)
+		err = why_set(
+			why, -ENODEV, "Cannot find device='%s' nor node-name='%s'", ref, ref);
+	if (!err && data.n) {
+		n->data = opts_text(&data);
+		n->o.data_options = n->data;
+		err = n->data ? 0 : -ENOMEM;
+	}
+	opts_fini(&data);
+	return err;
+}
+
 static int read_discard(const struct opts *o, struct disk_opts *out, struct why *why)
 {
 	const char *v = opts_get(o, "discard"), *zeroes = opts_get(o, "detect-zeroes");
@@ -353,6 +371,8 @@ int name_read(struct image_name *n, const struct disk_opts *o, struct why *why)
 		err = take_file(n, why);
 	if (!err)
 		err = take_backing(n, why);
+	if (!err && (!n->o.format || !strcmp(n->o.format, "qcow2")))
+		err = take_data_file(n, why);
 	if (!err)
 		err = read_top(n, why);
 	if (!err && n->o.format) {
@@ -372,6 +392,7 @@ void name_fini(struct image_name *n)
 	free(n->path);
 	free(n->format);
 	free(n->backing);
+	free(n->data);
 }
 
 /* ---- opening ---- */
@@ -496,4 +517,25 @@ int name_open(struct loop *l, struct image_name *n, struct file **out, struct wh
 	struct level v = {.loop = l, .name = n};
 
 	return open_level(&v, &n->file, out, why);
+}
+
+int name_open_data(struct loop *l, const struct disk_opts *o, const char *name, struct file **out,
+	char **path, struct why *why)
+{
+	struct image_name n = {
+		.o = {.cache = o->cache, .readonly = o->readonly, .nolock = o->nolock}};
+	int err = o->data_options ? opts_parse(&n.file, o->data_options, why)
+				  : opts_set(&n.file, "filename", name);
+
+	if (!err)
+		err = name_open(l, &n, out, why);
+	if (!err) {
+		*path = strdup(n.path ? n.path : opts_get(&n.file, "driver"));
+		if (!*path) {
+			file_close(*out);
+			err = -ENOMEM;
+		}
+	}
+	name_fini(&n);
+	return err;
 }

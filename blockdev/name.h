@@ -18,7 +18,7 @@ struct image_name {
 	struct disk_opts o; /* what the disk is opened with; points into the rest */
 	const char *driver; /* what the top is called where that is no format; else NULL */
 	bool copy_on_read;
-	char *path, *format, *backing; /* of o */
+	char *path, *format, *backing, *data; /* of o */
 	struct opts top, file, backing_opts;
 };
 
@@ -28,6 +28,12 @@ must_check int name_read(struct image_name *n, const struct disk_opts *o, struct
 /* Opens what the format is read through.  0, or -errno with words. */
 must_check int name_open(struct loop *l, struct image_name *n, struct file **out, struct why *why);
 void name_fini(struct image_name *n);
+/*
+ * Opens a data file by what the options say ("driver=...", "filename=...") or, without any, by
+ * its name; *path is how messages call it, for free().  0, or -errno with words.
+ */
+must_check int name_open_data(struct loop *l, const struct disk_opts *o, const char *name,
+	struct file **out, char **path, struct why *why);
 
 /* Is the driver one that stands below formats (file, blkdebug, ...)? */
 bool name_is_protocol(const char *driver);

@@ -49,7 +49,7 @@ static int print_entry(const struct options *o, const struct entry *n, bool last
 		}
 		if (data)
 			printf("%#-16" PRIx64 "%#-16" PRIx64 "%#-16" PRIx64 "%s\n", n->off, n->len,
-				n->e.host_off, disk_path(n->e.layer));
+				n->e.host_off, disk_data_path(n->e.layer));
 		return 0;
 	}
 	printf("{ \"start\": %" PRIu64 ", \"length\": %" PRIu64 ", \"depth\": %d, "

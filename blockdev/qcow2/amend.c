@@ -98,7 +98,31 @@ static int check(const struct qcow2 *q, const struct disk_amend *a, struct why *
 		return why_set(why, -EINVAL,
 			"Lazy refcounts only supported with compatibility level 1.1 and above (use "
 			"compat=1.1 or greater)");
+	if (a->data_file && !q->external)
+		return why_set(why, -EINVAL,
+			"data-file can only be set for images that use an external data file");
+	if (a->data_file && strlen(a->data_file) >= sizeof(q->h.data_file))
+		return why_set(why, -EINVAL, "Name of the external data file too long");
+	if (a->set_raw && a->raw && !q->raw_data)
+		return why_set(why, -EINVAL, "data-file-raw cannot be set on existing images");
 	return 0;
+}
+
+/* The header alone: its version is not lowered here. */
+static void amend_header(struct qcow2_header *h, const struct disk_amend *a)
+{
+	if (a->version > h->version)
+		h->version = a->version;
+	if (a->set_lazy && a->lazy)
+		h->compatible |= QCOW2_COMPAT_LAZY_REFCOUNTS;
+	else if (a->set_lazy)
+		h->compatible &= ~QCOW2_COMPAT_LAZY_REFCOUNTS;
+	if (a->set_raw && !a->raw)
+		h->autoclear &= ~QCOW2_AUTOCLEAR_DATA_RAW;
+	if (a->data_file) {
+		memset(h->data_file, 0, sizeof(h->data_file));
+		memcpy(h->data_file, a->data_file, strlen(a->data_file));
+	}
 }
 
 int qcow2_amend(struct format *fmt, const struct disk_amend *a, struct why *why)
@@ -109,14 +133,10 @@ int qcow2_amend(struct format *fmt, const struct disk_amend *a, struct why *why)
 
 	if (err)
 		return err;
-	if (a->version > h.version)
-		h.version = a->version;
-	if (a->set_lazy && a->lazy)
-		h.compatible |= QCOW2_COMPAT_LAZY_REFCOUNTS;
-	else if (a->set_lazy)
-		h.compatible &= ~QCOW2_COMPAT_LAZY_REFCOUNTS;
-	if (h.version != q->h.version || h.compatible != q->h.compatible)
+	amend_header(&h, a);
+	if (memcmp(&h, &q->h, sizeof(h)) != 0)
 		err = replace(q, &h, why);
+	q->raw_data = q->external && (q->h.autoclear & QCOW2_AUTOCLEAR_DATA_RAW);
 	/* A session that began with one way of counting ends with it: lazy is for the next. */
 	if (!err && a->size)
 		err = qcow2_resize(fmt, a->size, PREALLOC_OFF, why);

@@ -5,7 +5,8 @@
  * Writing back is done in rounds under commit_lock:
  *
  *   1. stage    every dirty sector of a slice (and of L1) is copied, its dirty bit cleared
- *   2. order    the highest number that a staged sector carries is made durable (sync_to)
+ *   2. order    the highest number that a staged sector carries is made durable (sync_to), and
+ *               before L2 entries all that was written to an external data file
  *   3. write    all copies at once, neighbours in one operation
  *
  * Copies, because the tables go on changing while they are written: what comes after the
@@ -261,7 +262,10 @@ static int round_of(struct qcow2 *q, struct cache *c, bool with_l1, uint32_t *le
 		stage_l1(q, st);
 	if (!st->n_pieces)
 		return 0;
-	err = sync_to(&q->fmt.sync, st->need);
+	if (c == &q->l2)
+		err = qcow2_data_sync(q);
+	if (!err)
+		err = sync_to(&q->fmt.sync, st->need);
 	file_event(q->fmt.file, c == &q->l2 ? EV_L2_UPDATE : EV_REFBLOCK_UPDATE_PART);
 	if (with_l1 && q->fmt.file->inject)
 		say_l1(q, st);

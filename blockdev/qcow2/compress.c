@@ -380,6 +380,8 @@ int qcow2_write_compressed(
 	uint8_t *mem;
 	int err;
 
+	if (q->external)
+		return -ENOTSUP;
 	if (off % size || (len % size && off + len != fmt->size))
 		return -EINVAL;
 	n = min_u64(n, div_round_up(len, size));

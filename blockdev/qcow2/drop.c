@@ -26,7 +26,7 @@ static int drop_piece(struct qcow2 *q, uint64_t off, uint64_t len, uint64_t *don
 	*done = m.len;
 	err = qcow2_l2_set(q, off, p.n, 0, 0);
 	if (!err && map_has_host(&m))
-		err = qcow2_clusters_free(q, m.host_off >> q->h.cluster_bits, p.n);
+		err = qcow2_data_free(q, m.host_off >> q->h.cluster_bits, p.n);
 	if (!err && m.kind == MAP_COMPRESSED)
 		err = qcow2_free_compressed(q, &m);
 	qcow2_unclaim(q, &p);
@@ -96,7 +96,7 @@ int qcow2_drop_finish(struct qcow2 *q)
 int qcow2_make_empty(struct format *fmt)
 {
 	struct qcow2 *q = qcow2_of(fmt);
-	int err = qcow2_drop(q, 0, fmt->size);
+	int err = q->raw_data ? -ENOTSUP : qcow2_drop(q, 0, fmt->size);
 
 	return err ? err : qcow2_drop_finish(q);
 }

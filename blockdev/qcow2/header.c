@@ -304,8 +304,6 @@ int qcow2_header_supported(const struct qcow2_header *h, bool writable, struct w
 	if (h->unknown_features[0])
 		return why_set(
 			why, -ENOTSUP, "Unsupported qcow2 feature(s): %s", h->unknown_features);
-	if (h->incompatible & QCOW2_INCOMPAT_DATA_FILE)
-		return why_set(why, -ENOTSUP, "Unsupported qcow2 feature: external data file");
 	if (h->crypt_method)
 		return why_set(why, -ENOTSUP, "Unsupported qcow2 feature: encryption (%s)",
 			h->crypt_method == 1 ? "AES" : "LUKS");

@@ -54,6 +54,12 @@ static struct l2_entry entry_at(const struct qcow2 *q, const be64_t *e)
 	return (struct l2_entry){be64_get(e[0]), q->ext ? be64_get(e[1]) : 0};
 }
 
+/* Has the cluster a place?  In a data file offset 0 is one. */
+static bool has_host(const struct qcow2 *q, uint64_t desc)
+{
+	return desc & (QCOW2_OFFSET_MASK | (q->external ? QCOW2_OFLAG_COPIED : 0));
+}
+
 /* What the bits of a subcluster say; with both set they contradict each other. */
 static enum map_kind subcluster_kind(uint64_t bitmap, unsigned sub, bool host)
 {
@@ -70,6 +76,8 @@ static enum map_kind subcluster_kind(uint64_t bitmap, unsigned sub, bool host)
  */
 static const char *decode(struct qcow2 *q, struct l2_entry e, unsigned sub, struct mapping *m)
 {
+	bool host;
+
 	m->host_off = e.desc & QCOW2_OFFSET_MASK;
 	m->writable = e.desc & QCOW2_OFLAG_COPIED;
 	m->packed_len = 0;
@@ -81,15 +89,26 @@ static const char *decode(struct qcow2 *q, struct l2_entry e, unsigned sub, stru
 	}
 	if (m->host_off % q->h.cluster_size)
 		return "data cluster at an unaligned offset";
+	host = has_host(q, e.desc);
 	if (q->ext) {
-		m->kind = subcluster_kind(e.bitmap, sub, m->host_off);
-		if (e.bitmap >> sub & (e.bitmap >> (32 + sub) | !m->host_off) & 1)
+		m->kind = subcluster_kind(e.bitmap, sub, host);
+		if (e.bitmap >> sub & (e.bitmap >> (32 + sub) | !host) & 1)
 			return "subclusters that contradict each other, near host offset";
 	} else if (q->h.version >= 3 && (e.desc & QCOW2_OFLAG_ZERO)) {
-		m->kind = m->host_off ? MAP_ZERO_HOST : MAP_ZERO;
+		m->kind = host ? MAP_ZERO_HOST : MAP_ZERO;
 	} else {
-		m->kind = m->host_off ? MAP_DATA : MAP_HOLE;
+		m->kind = host ? MAP_DATA : MAP_HOLE;
 	}
+	return NULL;
+}
+
+/* In a data file each guest cluster has its own place, as it is. */
+static const char *external_wrong(uint64_t off, const struct mapping *m)
+{
+	if (m->kind == MAP_COMPRESSED)
+		return "compressed cluster, but an external data file";
+	if (map_has_host(m) && m->host_off != off)
+		return "another place in the external data file than its own";
 	return NULL;
 }
 
@@ -110,6 +129,8 @@ static int map_slice(struct qcow2 *q, const struct slice *s, uint64_t entry, uin
 	uint64_t got = (in_cluster & ~(uint64_t)(unit - 1)) + unit;
 	const char *wrong = decode(q, entry_at(q, &e[first]), in_cluster >> q->unit_bits, m);
 
+	if (!wrong && q->external)
+		wrong = external_wrong(off - in_cluster, m);
 	if (wrong)
 		return qcow2_broken(q, wrong, m->host_off);
 	if (m->kind == MAP_COMPRESSED)
@@ -186,7 +207,7 @@ int qcow2_map(struct qcow2 *q, uint64_t off, uint64_t len, struct mapping *m)
 /* One cluster with extended entries, as a whole. */
 static void whole(struct qcow2 *q, struct l2_entry e, struct mapping *m)
 {
-	bool host = e.desc & QCOW2_OFFSET_MASK;
+	bool host = has_host(q, e.desc);
 
 	*m = (struct mapping){.host_off = e.desc & QCOW2_OFFSET_MASK,
 		.writable = host && (e.desc & QCOW2_OFLAG_COPIED),
@@ -333,19 +354,19 @@ static int get_rw(struct qcow2 *q, uint64_t off, struct slice **s, uint32_t *wor
 }
 
 /* What an entry says in all its subclusters, where it has a bitmap for that. */
-static uint64_t bitmap_of(uint64_t entry)
+static uint64_t bitmap_of(const struct qcow2 *q, uint64_t entry)
 {
 	if (entry & QCOW2_OFLAG_COMPRESSED)
 		return 0;
 	if (entry & QCOW2_OFLAG_ZERO)
 		return QCOW2_SUB_ZERO;
-	return entry & QCOW2_OFFSET_MASK ? QCOW2_SUB_ALLOC : 0;
+	return has_host(q, entry) ? QCOW2_SUB_ALLOC : 0;
 }
 
 static void put_entry(const struct qcow2 *q, be64_t *e, uint64_t entry)
 {
 	if (q->ext) {
-		e[1] = be64_make(bitmap_of(entry));
+		e[1] = be64_make(bitmap_of(q, entry));
 		if (!(entry & QCOW2_OFLAG_COMPRESSED))
 			entry &= ~QCOW2_OFLAG_ZERO;
 	}
@@ -355,7 +376,7 @@ static void put_entry(const struct qcow2 *q, be64_t *e, uint64_t entry)
 int qcow2_l2_set(struct qcow2 *q, uint64_t off, uint64_t n, uint64_t entry, uint64_t need)
 {
 	uint32_t words = entry_words(q), per_slice = q->l2.slice_bytes / 8 / words;
-	uint64_t step = entry & QCOW2_OFFSET_MASK ? q->h.cluster_size : 0;
+	uint64_t step = has_host(q, entry) ? q->h.cluster_size : 0;
 
 	while (n) {
 		uint32_t word, k;

@@ -57,12 +57,17 @@ static int repair_if_dirty(
 	return 0;
 }
 
-/* Bitmaps and whatever else we do not keep up to date must not be believed after we wrote. */
+/*
+ * Bitmaps and whatever else we do not keep up to date must not be believed after we wrote.  A data
+ * file that is good as a raw image stays one.
+ */
 static int clear_autoclear(struct qcow2 *q)
 {
-	if (!q->h.autoclear)
+	uint64_t keep = q->external ? QCOW2_AUTOCLEAR_DATA_RAW : 0;
+
+	if (!(q->h.autoclear & ~keep))
 		return 0;
-	q->h.autoclear = 0;
+	q->h.autoclear &= keep;
 	return qcow2_header_commit(q);
 }
 
@@ -119,6 +124,9 @@ static void qcow2_init(struct qcow2 *q, struct file *f, const struct disk_opts *
 	q->fmt.readonly = o->readonly;
 	q->fmt.backing_name = q->h.backing_file;
 	q->fmt.backing_format = q->h.backing_format;
+	q->external = q->h.incompatible & QCOW2_INCOMPAT_DATA_FILE;
+	q->raw_data = q->external && (q->h.autoclear & QCOW2_AUTOCLEAR_DATA_RAW);
+	q->fmt.data_name = q->external ? q->h.data_file : NULL;
 	sync_init(&q->fmt.sync, f);
 	q->l2_entries = qcow2_l2_entries(&q->h);
 	q->l2_bits = (uint32_t)__builtin_ctz(q->l2_entries);
@@ -181,6 +189,8 @@ int qcow2_flush(struct format *fmt)
 	if (!err)
 		file_event(fmt->file, EV_FLUSH_TO_DISK);
 	if (!err)
+		err = qcow2_data_sync(q);
+	if (!err)
 		err = sync_to(&fmt->sync, fmt->sync.writes);
 	return err ? err : qcow2_freed_release(q, ticket);
 }
@@ -213,6 +223,8 @@ static void qcow2_free(struct format *fmt)
 	/* No request needs it, so nobody has waited for it yet. */
 	if (qcow2_alloc_settle(qcow2_of(fmt)))
 		return; /* a loop that does not turn: its fiber still holds all this */
+	if (fmt->data_file)
+		file_close(fmt->data_file);
 	unload(qcow2_of(fmt));
 	file_close(f);
 }
@@ -221,7 +233,7 @@ static bool qcow2_try_submit(struct format *fmt, struct blk_req *r)
 {
 	struct mapping m;
 
-	if (fmt->file->inject) /* events need a fiber */
+	if (format_injects(fmt)) /* events need a fiber */
 		return false;
 	if (!qcow2_map_cached(qcow2_of(fmt), r->off, r->len, &m) || m.len < r->len)
 		return false;

@@ -93,6 +93,7 @@ struct qcow2 {
 	struct stage *stage; /* commit.c */
 	char *path;          /* for messages */
 	bool broken_told;    /* a broken table was reported once */
+	bool external, raw_data; /* the data lies in a file of its own (data_file.c); good as raw */
 	bool trim;           /* much was freed: the file is to end at the last cluster in use */
 };
 
@@ -205,6 +206,31 @@ must_check int qcow2_clusters_free(struct qcow2 *q, uint64_t first, uint64_t n);
 uint64_t qcow2_freed_stage(struct qcow2 *q);
 /* In a fiber: the flush with this ticket has made all durable. */
 must_check int qcow2_freed_release(struct qcow2 *q, uint64_t ticket);
+
+/* ---- data_file.c ---- */
+
+/*
+ * In a fiber: up to n adjacent clusters of data for guest offset off, at least one.  0 with *out,
+ * or -errno.
+ */
+must_check int qcow2_data_alloc(struct qcow2 *q, uint64_t off, uint64_t n, struct run *out);
+/* No table names them after all. */
+void qcow2_data_unalloc(struct qcow2 *q, const struct run *r);
+/* As qcow2_clusters_free(), for n clusters of data that lost their entries. */
+must_check int qcow2_data_free(struct qcow2 *q, uint64_t first, uint64_t n);
+/*
+ * In a fiber, before [off, off+len), claimed, becomes zeros by its entries: the data file, where it
+ * is to show that, or give its space back.
+ */
+must_check int qcow2_data_clear(struct qcow2 *q, uint64_t off, uint64_t len, bool unmap);
+/* In a fiber: all data written to an external data file is durable.  -errno is for good. */
+must_check int qcow2_data_sync(struct qcow2 *q);
+/* The number that entries wait for behind a write of their data (R2). */
+uint64_t qcow2_data_need(const struct qcow2 *q);
+/* In a fiber: the data file ends with the disk; durable. */
+must_check int qcow2_data_resize(struct qcow2 *q, uint64_t size);
+/* Tells of a write of data. */
+void qcow2_data_event(struct qcow2 *q);
 
 /* ---- compress.c ---- */
 

@@ -54,9 +54,8 @@ int qcow2_read(struct format *fmt, struct iovec *iov, int niov, uint64_t off, ui
 		if (m.kind == MAP_DATA)
 			file_event(fmt->file, EV_READ_AIO);
 		if (m.kind == MAP_DATA)
-			err = iov_transfer(
-				fmt->file, FILE_READ, &dst, m.host_off, NOTHING_BESIDE, m.len,
-				NOTHING_BESIDE);
+			err = iov_transfer(format_data(fmt), FILE_READ, &dst, m.host_off,
+				NOTHING_BESIDE, m.len, NOTHING_BESIDE);
 		else if (m.kind == MAP_COMPRESSED)
 			err = qcow2_read_compressed(q, &dst, off, &m);
 		else if (map_reads_below(&m))

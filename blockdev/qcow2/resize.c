@@ -148,16 +148,24 @@ static int place_claimed(struct qcow2 *q, uint64_t off, uint64_t n, enum preallo
 {
 	while (n) {
 		struct run r;
+		struct file *f = format_data(&q->fmt);
 		uint64_t host, bytes, need;
-		int err = qcow2_alloc(q, n, &r);
+		int err = qcow2_data_alloc(q, off, n, &r);
 
 		if (err)
 			return err;
 		host = r.first << q->h.cluster_bits;
 		bytes = r.n << q->h.cluster_bits;
+		/* Behind its end a data file is zeros; one that is raw shows what it holds. */
+		if (q->external)
+			r.fresh = q->raw_data || host >= file_size(f);
 		/* R2: a used cluster is written with zeros before a table names it. */
-		err = file_preallocate(q->fmt.file, host, bytes, r.fresh ? how : PREALLOC_FULL);
-		need = r.fresh && how == PREALLOC_METADATA ? r.need : sync_note(&q->fmt.sync);
+		err = file_preallocate(f, host, bytes, r.fresh ? how : PREALLOC_FULL);
+		need = r.need;
+		if (!r.fresh || how != PREALLOC_METADATA) {
+			format_data_note(&q->fmt);
+			need = qcow2_data_need(q);
+		}
 		if (!err)
 			err = qcow2_l2_set(q, off, r.n, host | QCOW2_OFLAG_COPIED, need);
 		if (err)
@@ -216,9 +224,16 @@ static int grow(struct qcow2 *q, uint64_t size, enum prealloc how)
 	fiber_unlock(&q->table_lock);
 	if (err)
 		return err;
-	err = clear_new(q, old, size);
+	if (q->raw_data) { /* the disk shows what the file holds: zeros if it had to grow */
+		err = qcow2_data_resize(q, size);
+		how = how == PREALLOC_OFF ? PREALLOC_METADATA : how;
+	} else {
+		err = clear_new(q, old, size);
+	}
 	if (!err && how != PREALLOC_OFF)
 		err = preallocate(q, old, size, how);
+	if (!err)
+		err = qcow2_data_resize(q, size);
 	if (!err)
 		err = qcow2_flush(&q->fmt);
 	if (!err) {
@@ -244,7 +259,9 @@ static int shrink(struct qcow2 *q, uint64_t size)
 	/* The rest of the last cluster is cleared when it is seen again: clear_new(). */
 	err = qcow2_drop(q, size, old);
 	q->fmt.size = size;
-	return err ? err : qcow2_drop_finish(q);
+	if (!err)
+		err = qcow2_drop_finish(q);
+	return err ? err : qcow2_data_resize(q, size);
 }
 
 int qcow2_resize(struct format *fmt, uint64_t size, enum prealloc how, struct why *why)

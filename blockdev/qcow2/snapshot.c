@@ -396,6 +396,8 @@ int qcow2_snapshot(struct format *fmt, enum snapshot_op op, const char *name, st
 					   : snapshot_find(q, NULL, name);
 	int err;
 
+	if (q->external) /* what a snapshot shares could not be copied aside */
+		return -ENOTSUP;
 	if (i < 0)
 		return why_set(why, -ENOENT, "snapshot not found");
 	err = fmt->sync.err ? fmt->sync.err : settle(q);

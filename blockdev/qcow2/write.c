@@ -42,12 +42,11 @@ static int write_in_place(struct qcow2 *q, struct iov_cursor *src, uint64_t host
 {
 	int err;
 
-	file_event(q->fmt.file, EV_WRITE_AIO);
-	err = iov_transfer(
-		q->fmt.file, FILE_WRITE, src, host_off, NOTHING_BESIDE, len, NOTHING_BESIDE);
-
+	qcow2_data_event(q);
+	err = iov_transfer(format_data(&q->fmt), FILE_WRITE, src, host_off, NOTHING_BESIDE, len,
+		NOTHING_BESIDE);
 	if (!err)
-		sync_note(&q->fmt.sync);
+		format_data_note(&q->fmt);
 	return err;
 }
 
@@ -87,9 +86,14 @@ static int write_around(struct qcow2 *q, struct iov_cursor *src, struct piece w,
 	uint64_t size = q->h.cluster_size, head = w.off - span.off;
 	uint64_t tail = span.len - head - len;
 	uint64_t host_off = (r.first << q->h.cluster_bits) + (span.off & (size - 1));
-	uint8_t *buf = old && head + tail ? qcow2_cow_get(q) : NULL;
+	uint8_t *buf;
 	int err = 0;
 
+	if (q->external && w.off + len < q->fmt.size) /* a data file ends with the disk */
+		tail = min_u64(tail, q->fmt.size - w.off - len);
+	else if (q->external)
+		tail = 0;
+	buf = old && head + tail ? qcow2_cow_get(q) : NULL;
 	if (buf)
 		file_event(q->fmt.file, EV_COW_READ);
 	if (buf && head)
@@ -99,13 +103,13 @@ static int write_around(struct qcow2 *q, struct iov_cursor *src, struct piece w,
 	if (!err && buf)
 		file_event(q->fmt.file, EV_COW_WRITE);
 	if (!err)
-		file_event(q->fmt.file, EV_WRITE_AIO);
+		qcow2_data_event(q);
 	if (!err)
-		err = iov_transfer(q->fmt.file, FILE_WRITE, src, host_off,
+		err = iov_transfer(format_data(&q->fmt), FILE_WRITE, src, host_off,
 			(struct beside){head, buf}, len,
 			(struct beside){tail, buf ? buf + size : NULL});
 	if (!err)
-		sync_note(&q->fmt.sync);
+		format_data_note(&q->fmt);
 	if (buf)
 		qcow2_cow_put(q, buf);
 	return err;
@@ -184,7 +188,7 @@ static int write_into(struct qcow2 *q, struct iov_cursor *src, struct piece w, s
 		/* R2: the entry may not arrive before the data: there would be garbage in a used
 		 * cluster, zeros in a new one, and either would hide what was there. */
 		err = write_around(q, src, w, r, done, span, old);
-		need = q->fmt.sync.writes;
+		need = qcow2_data_need(q);
 	}
 	return err ? err : set_entries(q, w, r, span, need);
 }
@@ -197,18 +201,16 @@ static int write_alloc(struct qcow2 *q, struct iov_cursor *src, struct piece w, 
 	bool host = map_has_host(w.m);
 	bool reuse = host && w.m->kind != MAP_DATA && w.m->writable;
 	struct run r = {.first = w.m->host_off >> q->h.cluster_bits, .n = n};
-	int err = reuse ? 0 : qcow2_alloc(q, n, &r);
+	int err = reuse ? 0 : qcow2_data_alloc(q, w.off, n, &r);
 
 	if (err)
 		return err;
 	*done = min_u64(w.len, (r.n << q->h.cluster_bits) - head);
 	err = write_into(q, src, w, r, *done, host && !reuse);
-	if (err && !reuse) {
-		r.fresh = false;
-		qcow2_alloc_add(q, &r);
-	}
+	if (err && !reuse)
+		qcow2_data_unalloc(q, &r);
 	if (!err && host && !reuse)
-		err = qcow2_clusters_free(q, w.m->host_off >> q->h.cluster_bits, r.n);
+		err = qcow2_data_free(q, w.m->host_off >> q->h.cluster_bits, r.n);
 	if (!err && w.m->kind == MAP_COMPRESSED)
 		err = qcow2_free_compressed(q, w.m);
 	return err;

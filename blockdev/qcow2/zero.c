@@ -60,15 +60,16 @@ static int change_claimed(
 	struct qcow2 *q, uint64_t off, uint64_t n, const struct mapping *m, bool unmap)
 {
 	struct change c;
-	int err;
+	bool changes = plan(q, m, unmap, &c);
+	int err = qcow2_data_clear(q, off, m->len, changes && c.frees);
 
-	if (!plan(q, m, unmap, &c))
-		return 0;
+	if (err || !changes)
+		return err;
 	err = qcow2_l2_set(q, off, n, c.entry, 0);
 	if (!err && c.frees && m->kind == MAP_COMPRESSED)
 		return qcow2_free_compressed(q, m);
 	if (!err && c.frees)
-		err = qcow2_clusters_free(q, m->host_off >> q->h.cluster_bits, n);
+		err = qcow2_data_free(q, m->host_off >> q->h.cluster_bits, n);
 	return err;
 }
 
@@ -82,7 +83,8 @@ static int change_part(struct qcow2 *q, uint64_t off, uint64_t len, uint64_t *do
 	if (err)
 		return err;
 	*done = m.len;
-	if (m.kind == MAP_DATA || map_reads_below(&m))
+	err = qcow2_data_clear(q, off, m.len, false);
+	if (!err && (m.kind == MAP_DATA || map_reads_below(&m)))
 		err = qcow2_l2_set_part(
 			q, off, round_up(m.len, 1ULL << q->unit_bits), QCOW2_ENTRY_KEEP, false, 0);
 	qcow2_unclaim(q, &p);
@@ -162,6 +164,8 @@ static int zero_part(struct qcow2 *q, uint64_t off, uint64_t len, bool unmap)
 		if (zero && !q->ext)
 			err = change_claimed(q, start, p.n, &m, unmap);
 		else if (zero)
+			err = qcow2_data_clear(q, start, end - start, false);
+		if (zero && q->ext && !err)
 			err = qcow2_l2_set_part(q, start, unit, QCOW2_ENTRY_KEEP, false, 0);
 		qcow2_unclaim(q, &p);
 		if (err || zero)

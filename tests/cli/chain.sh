@@ -67,6 +67,50 @@ info --backing-chain r
 info --backing-chain --output=json x
 info --output=json y
 info y
+# external data files
+!qemu-img create -q -f qcow2 -o data_file=dg e 1000k
+!qemu-io -c 'write -P 5 100k 300k' e >/dev/null
+!qemu-img create -q -f qcow2 -o data_file=dh,data_file_raw=on h 1M
+!qemu-io -c 'write -P 6 0 200k' h >/dev/null
+!qemu-io -c 'discard 64k 128k' -c 'write -z 512k 128k' e >/dev/null
+!qemu-io -c 'write -z 64k 1k' h >/dev/null
+check e
+check --output=json h
+map e
+map --output=json e
+map --output=json h
+measure -O qcow2 e
+compare e h
+compare -f raw dh h
+snapshot -c s e
+snapshot -l e
+convert -O qcow2 -c -o data_file=c.data e c
+convert -O qcow2 -o data_file=c.data e c
+compare e c
+map --output=json c
+resize e 1500k
+resize h 1500k
+!stat -c '%n %s' dg
+map --output=json h
+resize --shrink e 300k
+!stat -c '%n %s' dg
+check e
+compare e c
+amend -o data_file=nope e
+map e
+amend -o data_file= --image-opts file.filename=e,data-file.filename=dg
+info e
+map e
+map --image-opts file.filename=e,data-file.driver=file,data-file.filename=dg
+map --image-opts file.filename=e,data-file.filename=nope
+map --image-opts file.filename=x,data-file.filename=dg
+map --image-opts file.filename=e,data-file=dg
+amend -o data_file_raw=on h
+amend -o data_file_raw=off h
+info h
+amend -o data_file_raw=on h
+!rm dh
+map h
 !qemu-img rebase -u -b t -F qcow2 b
 info --backing-chain t
 info --backing-chain m

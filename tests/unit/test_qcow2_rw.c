@@ -23,6 +23,7 @@ struct row {
 	uint32_t version;
 	uint64_t below; /* bytes of a backing file; 0: none */
 	bool ext;
+	enum { INSIDE, DATA_FILE, RAW_DATA_FILE } data; /* where the data lies */
 };
 
 static const struct row rows[] = {
@@ -43,9 +44,17 @@ static const struct row rows[] = {
 	{"64k subclusters", 65536, 16, false, 64 * MiB, 256, 1500, 0, .ext = true},
 	{"16k subclusters over another", 16384, 16, false, 64 * MiB, 100, 2000, 1,
 		.below = 20 * MiB, .ext = true},
+	{"data file", 65536, 16, false, 50 * MiB + 512, 256, 1500, 1, .data = DATA_FILE},
+	{"data file, 4k over another", 4096, 16, true, 64 * MiB, 100, 2000, 0, .below = 20 * MiB,
+		.data = DATA_FILE},
+	{"raw data file", 65536, 16, false, 50 * MiB + 512, 256, 1500, 0, .data = RAW_DATA_FILE},
+	{"data file, subclusters", 65536, 16, false, 50 * MiB + 512, 100, 2000, 1,
+		.below = 20 * MiB, .ext = true, .data = DATA_FILE},
+	{"raw data file, subclusters", 16384, 16, false, 50 * MiB + 512, 256, 1500, 0, .ext = true,
+		.data = RAW_DATA_FILE},
 };
 
-static char below_path[512];
+static char below_path[512], data_path[512];
 
 struct job {
 	const struct row *row;
@@ -248,6 +257,12 @@ static void run_row(const struct row *row, enum loop_aio aio, enum cache_mode mo
 
 	strcpy(path, image_path("rw.qcow2"));
 	ck_assert_int_eq(loop_new(aio, &l), 0);
+	if (row->data) {
+		strcpy(data_path, image_path("rw.data"));
+		image_create_raw(data_path, row->size);
+		o.data_file = data_path;
+		o.data_file_raw = row->data == RAW_DATA_FILE;
+	}
 	image_create_qcow2(l, path, &o);
 	j.versions = calloc(j.sectors, sizeof(*j.versions));
 	j.busy = calloc(j.sectors, 1);
@@ -263,8 +278,16 @@ static void run_row(const struct row *row, enum loop_aio aio, enum cache_mode mo
 	j.d = reopen(l, row, path, CACHE_WRITEBACK);
 	ck_assert_int_eq(fiber_run(l, verify_fiber, &j), 0);
 	ck_assert_int_eq(disk_close(j.d, NULL), 0);
+	if (row->data == RAW_DATA_FILE) {
+		j.d = image_open(l, data_path, "raw", CACHE_WRITEBACK);
+		ck_assert_uint_eq(disk_size(j.d), row->size);
+		ck_assert_int_eq(fiber_run(l, verify_fiber, &j), 0);
+		ck_assert_int_eq(disk_close(j.d, NULL), 0);
+	}
 	loop_free(l);
 	unlink(path);
+	if (row->data)
+		unlink(data_path);
 	if (row->below)
 		unlink(below_path);
 	free(j.versions);
