@@ -226,6 +226,14 @@ static int run_write(struct format *fmt, const struct blk_req *r)
 	return fmt->ops->write_compressed(fmt, r->iov, r->niov, r->off, r->len);
 }
 
+static int run_zeroes(struct format *fmt, const struct blk_req *r)
+{
+	unsigned flags = fmt->unmap ? r->flags : r->flags & ~BLK_UNMAP;
+	int err = fmt->ops->zeroes ? fmt->ops->zeroes(fmt, r->off, r->len, flags) : -ENOTSUP;
+
+	return err == -ENOTSUP ? write_zeros(fmt, r->off, r->len) : err;
+}
+
 static int run_request(struct format *fmt, const struct blk_req *r)
 {
 	switch (r->op) {
@@ -234,9 +242,7 @@ static int run_request(struct format *fmt, const struct blk_req *r)
 	case BLK_WRITE:
 		return run_write(fmt, r);
 	case BLK_ZEROES:
-		return fmt->ops->zeroes ? fmt->ops->zeroes(fmt, r->off, r->len,
-						  fmt->unmap ? r->flags : r->flags & ~BLK_UNMAP)
-					: write_zeros(fmt, r->off, r->len);
+		return run_zeroes(fmt, r);
 	case BLK_DISCARD:
 		return fmt->ops->discard ? fmt->ops->discard(fmt, r->off, r->len) : 0;
 	case BLK_FLUSH:
@@ -251,6 +257,23 @@ static void request_fiber(struct fiber_start *s)
 	struct blk_req *r = container_of(s, struct blk_req, start);
 
 	format_done(r, run_request(r->disk->fmt, r));
+}
+
+/* On a disk that copies what is read. */
+static void cor_fiber(struct fiber_start *s)
+{
+	struct blk_req *r = container_of(s, struct blk_req, start);
+	struct disk *d = r->disk;
+	int err;
+
+	if (r->op == BLK_READ) {
+		err = cor_read(d, r->iov, r->niov, r->off, r->len);
+	} else {
+		fiber_lock(&d->cor_lock);
+		err = run_request(d->fmt, r);
+		fiber_unlock(&d->cor_lock);
+	}
+	format_done(r, err);
 }
 
 /* ---- commit ---- */
@@ -330,7 +353,7 @@ static void commit_work(struct loop_work *w)
 	if (d->commit_running)
 		return;
 	d->commit_running = true;
-	fiber_start(d->loop, &d->commit_start);
+	fiber_start_at(d->loop, &d->commit_start, d->level);
 }
 
 static void commit_kick(struct disk *d)
@@ -381,10 +404,10 @@ void disk_submit(struct disk *d, struct blk_req *r)
 		submit_flush(d, r);
 	} else {
 		epoch_enter(d->fmt, r);
-		if (r->op > BLK_WRITE || (r->flags & BLK_COMPRESSED) ||
+		if (r->op > BLK_WRITE || (r->flags & BLK_COMPRESSED) || d->copy_on_read ||
 			!d->fmt->ops->try_submit(d->fmt, r)) {
-			r->start.fn = request_fiber;
-			fiber_start(d->loop, &r->start);
+			r->start.fn = d->copy_on_read ? cor_fiber : request_fiber;
+			fiber_start_at(d->loop, &r->start, d->level);
 		}
 	}
 }
@@ -578,6 +601,7 @@ void block_init(struct disk *d)
 	list_init(&d->waiting);
 	list_init(&d->wce_waiting);
 	fiber_queue_init(&d->idle);
+	fiber_lock_init(&d->cor_lock);
 	loop_work_init(&d->finished_work, finished_work);
 	loop_work_init(&d->commit_work, commit_work);
 	d->commit_start.fn = commit_fiber;

@@ -50,6 +50,7 @@ struct disk_opts {
 	bool unmap;              /* discards free clusters and punch holes in the host's file */
 	/* Already open: serves where the chain names its file; stays the caller's.  Or NULL. */
 	struct disk *base;
+	unsigned base_depth; /* layers from the top to base */
 	const char *backing;     /* in place of the backing file that the image names, or NULL */
 	const char *backing_format;
 	uint64_t l2_cache_bytes; /* 0: automatic */
@@ -65,6 +66,8 @@ struct disk_opts {
 	int lazy_refcounts;          /* 1: on, -1: off, 0: as the image says */
 	enum detect_zeroes detect_zeroes;
 	struct disk_tap *tap; /* stays the caller's, outlives the disk; NULL: none */
+	unsigned level; /* 0; of a disk that is another's file: that one's and two */
+	bool copy_on_read;
 };
 
 /* 0, or -errno with words (path not included).  Turns the loop until the image is open. */
@@ -204,6 +207,8 @@ must_check int disk_extent(struct disk *d, uint64_t off, uint64_t len, struct ex
 must_check int disk_map(struct disk *d, uint64_t off, uint64_t len, struct extent *e);
 /* The disk below, opened read-only with this one; NULL: none. */
 struct disk *disk_backing(const struct disk *d);
+/* What d's image says lies below it; "": nothing. */
+const char *disk_backing_name(const struct disk *d);
 /* Where the backing file that an image names is found.  0 or -ENAMETOOLONG. */
 must_check int disk_backing_path(const char *image, const char *name, char *out, size_t len);
 

@@ -17,7 +17,9 @@ struct disk {
 	char *path;
 	char *data_path; /* of an external data file, or NULL */
 	char *driver; /* disk_driver(), or NULL: the format's name */
-	bool copy_on_read; /* asked for by the image's name */
+	unsigned level;       /* of its fibers: fiber_start_at() */
+	bool copy_on_read;    /* what is read from below stays in the top layer */
+	struct fiber_lock cor_lock; /* with it, one change or copy at a time */
 	enum cache_mode mode;
 	bool readonly;
 	bool told; /* of the first request that failed on the host */
@@ -41,6 +43,11 @@ struct disk {
 };
 
 void block_init(struct disk *d);
+
+/* The disk that a raw one is read through, offset for offset (disk_file.h), or NULL. */
+struct disk *disk_inner(const struct disk *d);
+/* In a fiber: a read; what lies below the top layer is copied there. */
+must_check int cor_read(struct disk *d, struct iovec *iov, int niov, uint64_t off, uint64_t len);
 
 /* disk_open() for a layer below another. */
 must_check int disk_open_above(struct loop *l, const struct disk_opts *o, struct disk *above,

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include "blockdev/block_int.h"
+#include "blockdev/file/inject.h"
 #include "blockdev/opts.h"
 
 /* Deeper chains exist only by mistake; each layer costs a file and its caches. */
@@ -34,13 +35,6 @@ int disk_backing_path(const char *image, const char *name, char *out, size_t len
 		dir = 0;
 	n = snprintf(out, len, "%.*s%s", dir, image, name);
 	return n < 0 || (size_t)n >= len ? -ENAMETOOLONG : 0;
-}
-
-static bool same_file(const char *x, const char *y)
-{
-	struct stat a, b;
-
-	return !stat(x, &a) && !stat(y, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
 /* Is the file one that the chain down to d has been through? */
@@ -85,8 +79,10 @@ int chain_open(struct disk *d, const struct disk_opts *o, struct why *why)
 		.options = o->backing_options,
 		.cache = o->cache,
 		.readonly = true,
+		.level = d->level,
 		.nolock = o->nolock,
 		.base = o->base,
+		.base_depth = o->base_depth,
 		.l2_cache_bytes = o->l2_cache_bytes,
 		.refcount_cache_bytes = o->refcount_cache_bytes};
 	struct why inner = {""};
@@ -104,7 +100,7 @@ int chain_open(struct disk *d, const struct disk_opts *o, struct why *why)
 		return why_set(
 			why, -ELOOP, "Backing file '%.1023s' creates an infinite loop.", path);
 	below.path = file ? NULL : path;
-	if (!err && !file && o->base && same_file(o->base->path, path)) {
+	if (!err && !file && o->base && depth_of(d) + 1 == o->base_depth) {
 		d->backing = o->base;
 		d->backing_lent = true;
 	} else if (!err)
@@ -118,9 +114,22 @@ int chain_open(struct disk *d, const struct disk_opts *o, struct why *why)
 	return 0;
 }
 
+const char *disk_backing_name(const struct disk *d)
+{
+	return d->fmt->backing_name ? d->fmt->backing_name : "";
+}
+
 struct disk *disk_backing(const struct disk *d)
 {
 	return d->backing;
+}
+
+/* What a fault filter under a raw disk, where its map is the disk's own, says to being asked. */
+static int asked(const struct disk *d, uint64_t off, uint64_t len)
+{
+	struct inject *in = d->fmt->ops == &raw_format ? d->fmt->file->inject : NULL;
+
+	return in ? inject_status(in, off, len) : 0;
 }
 
 int disk_extent(struct disk *d, uint64_t off, uint64_t len, struct extent *e)
@@ -130,6 +139,12 @@ int disk_extent(struct disk *d, uint64_t off, uint64_t len, struct extent *e)
 	*e = (struct extent){.layer = d};
 	if (!range_within(off, len, d->fmt->size))
 		return -EINVAL;
+	err = asked(d, off, len);
+	if (err)
+		return err;
+	if (disk_inner(d))
+		return disk_extent(
+			disk_inner(d), off, min_u64(len, disk_size(disk_inner(d)) - off), e);
 	err = d->fmt->ops->extent(d->fmt, off, len, e);
 	assert(err || (e->len && e->len <= len));
 	return err;
@@ -139,6 +154,11 @@ int disk_map(struct disk *d, uint64_t off, uint64_t len, struct extent *e)
 {
 	uint64_t limit = len;
 
+	if (disk_inner(d)) {
+		int err = asked(d, off, len);
+
+		return err ? err : disk_map(disk_inner(d), off, len, e);
+	}
 	for (int depth = 0;; depth++) {
 		uint64_t size;
 		int err = disk_extent(d, off, limit, e);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "blockdev/block_int.h"
+#include "blockdev/disk_file.h"
 #include "blockdev/file/inject.h"
 #include "blockdev/name.h"
 
@@ -115,6 +116,7 @@ static int disk_new(struct file *f, const struct disk_opts *o, struct disk **out
 	d->mode = o->cache;
 	d->readonly = o->readonly;
 	d->wce = mode_wce(o->cache);
+	d->level = o->level;
 	d->told = o->quiet;
 	d->tap = o->tap;
 	block_init(d);
@@ -138,6 +140,7 @@ static int open_file_above(struct file *f, const struct disk_opts *o, struct dis
 	} else {
 		a.d->above = above;
 		a.d->fmt->unmap = o->unmap;
+		a.d->fmt->level = o->level;
 		a.d->fmt->sync.never = o->nosync;
 		err = data_file_open(a.d, o, why);
 		if (!err)
@@ -178,7 +181,7 @@ int disk_open_above(struct loop *l, const struct disk_opts *o, struct disk *abov
 	if (!err)
 		err = open_file_above(f, &name.o, above, out, why);
 	if (!err) {
-		(*out)->copy_on_read = name.copy_on_read;
+		(*out)->copy_on_read = (name.copy_on_read || o->copy_on_read) && !o->readonly;
 		if (name.driver && !((*out)->driver = strdup(name.driver))) {
 			disk_free(*out);
 			err = -ENOMEM;
@@ -224,12 +227,14 @@ void disk_stats_get(const struct disk *d, struct disk_stats *out)
 int disk_close_stats(struct disk *d, struct disk_stats *out, struct why *why)
 {
 	struct close_args a = {d, why};
-	int err;
+	int err, e;
 
 	disk_drain(d);
 	err = fiber_run(d->loop, close_fiber, &a);
 	if (out)
 		disk_stats_get(d, out);
+	e = disk_file_finish(d->fmt->file, err ? NULL : why);
+	err = err ? err : e;
 	disk_free(d);
 	return err;
 }
@@ -243,6 +248,11 @@ void disk_abandon(struct disk *d)
 {
 	disk_drain(d);
 	disk_free(d);
+}
+
+struct disk *disk_inner(const struct disk *d)
+{
+	return d->fmt->ops == &raw_format ? disk_file_disk(d->fmt->file) : NULL;
 }
 
 uint64_t disk_size(const struct disk *d)
@@ -306,6 +316,8 @@ uint64_t disk_vmstate_offset(const struct disk *d)
 
 static struct inject *inject_below(const struct disk *d)
 {
+	while (!d->fmt->file->inject && disk_file_disk(d->fmt->file))
+		d = disk_file_disk(d->fmt->file);
 	return d->fmt->file->inject;
 }
 

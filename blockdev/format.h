@@ -28,6 +28,7 @@ struct format {
 	uint32_t cluster_size;
 	bool readonly;
 	bool unmap;              /* discards give the host's space back */
+	unsigned level;          /* of its fibers: fiber_start_at() */
 	struct format *backing;  /* the layer below, or NULL; not owned */
 	/* Set by open: what the image says lies below it; "" if nothing. */
 	const char *backing_name, *backing_format;
@@ -59,7 +60,7 @@ struct format_ops {
 	/* In a fiber; the range is inside the disk.  0 or -errno. */
 	int (*read)(struct format *fmt, struct iovec *iov, int niov, uint64_t off, uint64_t len);
 	int (*write)(struct format *fmt, struct iovec *iov, int niov, uint64_t off, uint64_t len);
-	/* flags: BLK_UNMAP.  NULL: zeros are written. */
+	/* flags: BLK_UNMAP.  NULL, or -ENOTSUP: zeros are written. */
 	int (*zeroes)(struct format *fmt, uint64_t off, uint64_t len, unsigned flags);
 	/* NULL: nothing is done, which is allowed. */
 	int (*discard)(struct format *fmt, uint64_t off, uint64_t len);

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "blockdev/block_int.h"
+#include "blockdev/disk_file.h"
 #include "blockdev/file/inject.h"
 #include "blockdev/file/null.h"
 #include "blockdev/name.h"
@@ -20,6 +21,7 @@
 /* What a level may carry whatever its driver is; a dot at the end: all below it. */
 static const char *const common_keys[] = {"driver", "filename", "node-name", "read-only",
 	"auto-read-only", "force-share", "discard", "detect-zeroes", "cache.", NULL};
+static const char *const no_keys[] = {NULL};
 static const char *const file_keys[] = {"locking", "pr-manager", "aio", "aio-max-batch",
 	"drop-cache", "x-check-cache-dropped", NULL};
 static const char *const null_keys[] = {"size", "latency-ns", "read-zeroes", NULL};
@@ -60,7 +62,7 @@ static int refuse_unknown(const struct opts *o, const char *const *keys, const c
 bool name_is_protocol(const char *driver)
 {
 	static const char *const names[] = {
-		"file", "host_device", "null-co", "null-aio", "blkdebug", NULL};
+		"file", "host_device", "null-co", "null-aio", "blkdebug", "compress", NULL};
 
 	return listed(names, driver);
 }
@@ -68,6 +70,11 @@ bool name_is_protocol(const char *driver)
 static bool is_format(const char *driver)
 {
 	return !strcmp(driver, "raw") || !strcmp(driver, "qcow2");
+}
+
+const char *name_host_path(const char *name)
+{
+	return strncmp(name, "file:", 5) ? name : name + 5;
 }
 
 /* What stands before a ':' that comes before any '/'; 0: the name is a file's. */
@@ -157,6 +164,17 @@ static int top_protocol(struct image_name *n, const char *driver)
 	return driver ? 0 : -EINVAL;
 }
 
+/* A format that stood in the place of a file: the name is that of what it is read through. */
+static int name_the_file(struct opts *o)
+{
+	const char *name = opts_get(o, "filename");
+	int err = name && !opts_has_under(o, "file") ? opts_set(o, "file.filename", name) : 0;
+
+	if (!err)
+		opts_del(o, "filename");
+	return err;
+}
+
 static int take_file(struct image_name *n, struct why *why)
 {
 	const char *driver = opts_get(&n->top, "driver"), *ref = opts_get(&n->top, "file");
@@ -165,6 +183,8 @@ static int take_file(struct image_name *n, struct why *why)
 	while (driver && !strcmp(driver, "copy-on-read")) {
 		struct opts below = {0};
 
+		if (n->o.readonly)
+			return why_set(why, -EACCES, "Block node is read-only");
 		err = opts_take(&n->top, "file", &below);
 		opts_fini(&n->top);
 		n->top = below;
@@ -173,6 +193,9 @@ static int take_file(struct image_name *n, struct why *why)
 		n->copy_on_read = true;
 		n->driver = "copy-on-read";
 		driver = opts_get(&n->top, "driver");
+		err = driver && is_format(driver) ? name_the_file(&n->top) : 0;
+		if (err)
+			return err;
 		ref = opts_get(&n->top, "file");
 	}
 	if (driver && name_is_protocol(driver))
@@ -344,6 +367,11 @@ static int read_qcow2(const struct opts *o, struct disk_opts *out, struct why *w
 		err = opts_size(o, "refcount-cache-size", &out->refcount_cache_bytes, why);
 	if (!err)
 		err = opts_number(o, "cache-clean-interval", &interval, why);
+	if (!err && opts_has(o, "cache-size") && opts_has(o, "l2-cache-size") &&
+		opts_has(o, "refcount-cache-size"))
+		err = why_set(why, -EINVAL,
+			"cache-size, l2-cache-size and refcount-cache-size may not be set at the "
+			"same time");
 	if (!err && interval > UINT32_MAX)
 		err = why_set(why, -EINVAL, "Cache clean interval too big");
 	return err;
@@ -405,6 +433,15 @@ struct level {
 
 static int open_level(struct level *v, struct opts *o, struct file **out, struct why *why);
 
+/* Is the name to be taken apart: does no driver say what it is, or the same as the name? */
+static bool names_driver(const struct opts *o, const char *name)
+{
+	const char *driver = opts_get(o, "driver");
+	size_t n = protocol_len(name);
+
+	return !driver || (n && n == strlen(driver) && !strncmp(driver, name, n));
+}
+
 static int open_host_file(struct level *v, const struct opts *o, struct file **out, struct why *why)
 {
 	const struct disk_opts *d = &v->name->o;
@@ -418,9 +455,11 @@ static int open_host_file(struct level *v, const struct opts *o, struct file **o
 		return err;
 	if (!path)
 		return why_set(why, -EINVAL, "The 'file' block driver requires a file name");
-	v->name->path = strdup(path);
-	if (!v->name->path)
+	/* What looks like a protocol is none, once it has been opened. */
+	if (asprintf(&v->name->path, "%s%s", protocol_len(path) ? "./" : "", path) < 0) {
+		v->name->path = NULL;
 		return -ENOMEM;
+	}
 	if (d->cache == CACHE_NONE || d->cache == CACHE_DIRECTSYNC)
 		flags |= FILE_DIRECT;
 	if (d->nolock)
@@ -449,10 +488,10 @@ static int open_blkdebug(struct level *v, struct opts *o, struct file **out, str
 {
 	struct opts image = {0};
 	struct file *below = NULL;
-	const char *ref = opts_get(o, "x-image");
+	const char *ref = opts_get(o, "x-image") ? opts_get(o, "x-image") : opts_get(o, "filename");
 	int err = opts_take(o, "image", &image);
 
-	if (!err && ref && !image.n)
+	if (!err && ref && !opts_has(&image, "filename"))
 		err = opts_set(&image, "filename", ref);
 	opts_del(o, "x-image");
 	if (!err && !image.n)
@@ -475,6 +514,68 @@ static int open_blkdebug(struct level *v, struct opts *o, struct file **out, str
 	return err;
 }
 
+/* An image in the place of a file: what it is read through is its own affair. */
+static int open_inner(
+	struct level *v, struct opts *o, bool compress, struct file **out, struct why *why)
+{
+	const struct disk_opts *d = &v->name->o;
+	struct disk_opts in = {.cache = d->cache,
+		.readonly = d->readonly,
+		.nolock = d->nolock,
+		.nosync = d->nosync,
+		.quiet = true,
+		.unmap = true,
+		.level = d->level + 2};
+	const char *name = opts_get(o, "filename");
+	char *path = name ? strdup(name) : NULL, *text = NULL;
+	struct disk *disk = NULL;
+	int err = name && !path ? -ENOMEM : 0;
+
+	if (in.level + 2 >= FIBER_LEVELS)
+		err = why_set(why, -ELOOP, "Too many levels of images");
+	/* Its owner flushes it. */
+	if (in.cache == CACHE_WRITETHROUGH)
+		in.cache = CACHE_WRITEBACK;
+	else if (in.cache == CACHE_DIRECTSYNC)
+		in.cache = CACHE_NONE;
+	opts_del(o, "filename");
+	if (!err && !(text = opts_text(o)))
+		err = -ENOMEM;
+	in.path = path;
+	in.options = text;
+	if (!err)
+		err = disk_open_above(v->loop, &in, NULL, &disk, why);
+	free(path);
+	free(text);
+	if (err)
+		return err;
+	err = disk_file_open(disk, compress, out);
+	if (!err && !(v->name->path = strdup(disk_path(disk)))) {
+		file_close(*out);
+		return -ENOMEM;
+	}
+	if (err)
+		disk_abandon(disk);
+	v->name->o.path = v->name->path;
+	return err;
+}
+
+/* Writes whole clusters, compressed, to the image below it. */
+static int open_compress(struct level *v, struct opts *o, struct file **out, struct why *why)
+{
+	struct opts below = {0};
+	int err = opts_take(o, "file", &below);
+
+	if (!err)
+		err = below.n ? refuse_unknown(o, no_keys, "format", "compress", "does not", why)
+			      : why_set(why, -EINVAL,
+					"A block device must be specified for \"file\"");
+	if (!err)
+		err = open_inner(v, &below, true, out, why);
+	opts_fini(&below);
+	return err;
+}
+
 static int open_level(struct level *v, struct opts *o, struct file **out, struct why *why)
 {
 	const char *driver, *name = opts_get(o, "filename");
@@ -486,7 +587,7 @@ static int open_level(struct level *v, struct opts *o, struct file **out, struct
 		return why_set(why, -ELOOP, "Too many levels of images");
 	if (is_json(name)) {
 		err = merge_json(&parsed, name, why);
-	} else if (name && !opts_get(o, "driver")) {
+	} else if (name && names_driver(o, name)) {
 		err = parse_filename(&parsed, name, why);
 	}
 	if (!err && parsed.n) {
@@ -509,6 +610,10 @@ static int open_level(struct level *v, struct opts *o, struct file **out, struct
 		return open_null(v, o, out, why);
 	if (!strcmp(driver, "blkdebug"))
 		return open_blkdebug(v, o, out, why);
+	if (!strcmp(driver, "compress"))
+		return open_compress(v, o, out, why);
+	if (is_format(driver) || !strcmp(driver, "copy-on-read"))
+		return open_inner(v, o, false, out, why);
 	return why_set(why, -EINVAL, "Unknown driver '%s'", driver);
 }
 

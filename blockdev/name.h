@@ -5,7 +5,7 @@
  * A name is a file's, or "file:PATH", "blkdebug:RULES:PATH", "json:{...}", or options alone
  * (driver=qcow2,file.filename=PATH).  At the top stands a format (raw, qcow2), below it in
  * "file" what it is read through: a host file, nothing (null-co), the fault filter (blkdebug),
- * or another image.
+ * or another image (disk_file.h).
  */
 #ifndef BLOCKDEV_NAME_H
 #define BLOCKDEV_NAME_H
@@ -35,6 +35,8 @@ void name_fini(struct image_name *n);
 must_check int name_open_data(struct loop *l, const struct disk_opts *o, const char *name,
 	struct file **out, char **path, struct why *why);
 
+/* "file:PATH" is PATH. */
+const char *name_host_path(const char *name);
 /* Is the driver one that stands below formats (file, blkdebug, ...)? */
 bool name_is_protocol(const char *driver);
 /* Is it one of the options that may change while the image is open? */

@@ -75,12 +75,34 @@ static int raw_write(struct format *fmt, struct iovec *iov, int niov, uint64_t o
 	return err;
 }
 
+/* What the file takes no zeros in are written. */
+static int raw_zeroes(struct format *fmt, uint64_t off, uint64_t len, unsigned flags)
+{
+	int err;
+
+	uint64_t unit = max_u64(fmt->file->zeroes_unit, 1), end = off + len;
+	uint64_t from = div_round_up(off, unit) * unit, to = end / unit * unit;
+
+	if (!fmt->file->zeroes || from >= to || end > file_size(fmt->file))
+		return -ENOTSUP;
+	err = file_preallocate(fmt->file, off, from - off, PREALLOC_FULL);
+	if (!err)
+		err = file_punch_how(
+			fmt->file, from, to - from, flags & BLK_UNMAP ? PUNCH_UNMAP : PUNCH_KEEP);
+	if (!err)
+		err = file_preallocate(fmt->file, to, end - to, PREALLOC_FULL);
+	if (!err)
+		sync_note(&fmt->sync);
+	return err;
+}
+
 static int raw_discard(struct format *fmt, uint64_t off, uint64_t len)
 {
 	int err = 0;
 
 	if (fmt->unmap && off < file_size(fmt->file)) {
-		err = file_punch(fmt->file, off, min_u64(len, file_size(fmt->file) - off));
+		err = file_punch_how(fmt->file, off,
+			min_u64(len, file_size(fmt->file) - off), PUNCH_MAY);
 		if (!err)
 			sync_note(&fmt->sync);
 	}
@@ -137,6 +159,7 @@ const struct format_ops raw_format = {
 	.try_submit = raw_try_submit,
 	.read = raw_read,
 	.write = raw_write,
+	.zeroes = raw_zeroes,
 	.discard = raw_discard,
 	.extent = raw_extent,
 	.flush = raw_flush,

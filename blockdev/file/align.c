@@ -175,7 +175,7 @@ static void start_bounce(struct file *f, struct file_req *r)
 	r->file = f;
 	r->start.fn = bounce_main;
 	/* Our caller may be a fiber, and all may be: we must not wait for one of them to end. */
-	fiber_start_inner(f->loop, &r->start);
+	fiber_start_at(f->loop, &r->start, FIBER_LEVELS - 1);
 }
 
 static void passed_done(struct file_req *r, int err)

@@ -270,9 +270,15 @@ int file_extend(struct file *f, uint64_t off, uint64_t len)
 	return fiber_do(f, FILE_EXTEND, NULL, 0, off, len);
 }
 
+int file_punch_how(struct file *f, uint64_t off, uint64_t len, enum file_punch how)
+{
+	return fiber_wait(
+		f, (struct file_req){.op = FILE_PUNCH, .off = off, .len = len, .how = how});
+}
+
 int file_punch(struct file *f, uint64_t off, uint64_t len)
 {
-	return fiber_do(f, FILE_PUNCH, NULL, 0, off, len);
+	return file_punch_how(f, off, len, PUNCH_UNMAP);
 }
 
 int file_truncate(struct file *f, uint64_t size)

@@ -88,8 +88,15 @@ enum file_op {
 	FILE_WRITE,
 	FILE_FDATASYNC,
 	FILE_EXTEND,   /* [off, off+len) exists, reads as zeros if never written; size grows */
-	FILE_PUNCH,    /* the range reads as zeros, space given back */
+	FILE_PUNCH,    /* the range reads as zeros, space given back; see enum file_punch */
 	FILE_TRUNCATE, /* to off bytes; a block device keeps its size: 0 if off is not beyond it */
+};
+
+/* What else is allowed; host files always punch, and that is right for all of them. */
+enum file_punch {
+	PUNCH_UNMAP,
+	PUNCH_KEEP, /* space need not be given back: file->zeroes */
+	PUNCH_MAY,  /* content may also stay as it is */
 };
 
 struct file_req {
@@ -98,6 +105,7 @@ struct file_req {
 	enum file_op op;
 	struct iovec *iov; /* READ, WRITE: host memory, len in total; restored if changed */
 	int niov;
+	enum file_punch how; /* PUNCH */
 	bool here; /* FDATASYNC: in the loop's own thread, which stands still meanwhile */
 	uint64_t off, len; /* bytes */
 	/* the layers' (engine: loop op, progress) */
@@ -151,6 +159,8 @@ struct file {
 	 */
 	uint32_t align_off, align_mem;
 	bool readonly, is_block;
+	bool zeroes; /* knows PUNCH_KEEP: cheaper than writing zeros */
+	uint32_t zeroes_unit; /* in multiples of so many bytes; 0: any */
 	bool nosync; /* set by the owner: file_fdatasync() does nothing, for what need not last */
 	struct file_stats *stats; /* the engine's, shared by the filters on it */
 	struct inject *inject;	  /* who hears of events (inject.h), or NULL */
@@ -183,7 +193,7 @@ static inline uint64_t file_size(struct file *f)
 
 /*
  * Does the host's file hold data at off (else: a hole, zeros)?  *len: for how many bytes that goes
- * on.  off is below the size.  A host that cannot say has data.  Does not suspend.
+ * on.  off is below the size.  A host that cannot say has data.  In a fiber.
  */
 static inline bool file_find_data(struct file *f, uint64_t off, uint64_t *len)
 {
@@ -213,6 +223,7 @@ must_check int file_fdatasync(struct file *f);
 must_check int file_fdatasync_here(struct file *f);
 must_check int file_extend(struct file *f, uint64_t off, uint64_t len);
 must_check int file_punch(struct file *f, uint64_t off, uint64_t len);
+must_check int file_punch_how(struct file *f, uint64_t off, uint64_t len, enum file_punch how);
 must_check int file_truncate(struct file *f, uint64_t size);
 
 /* How much of what will be written has its place beforehand. */

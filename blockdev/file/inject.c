@@ -247,19 +247,21 @@ static enum inject_io kind_of(const struct file_req *r)
 		[FILE_PUNCH] = IO_DISCARD,
 		[FILE_TRUNCATE] = N_INJECT_IO};
 
+	if (r->op == FILE_PUNCH && r->how == PUNCH_KEEP)
+		return IO_ZEROES;
 	return kinds[r->op];
 }
 
-static bool matches(const struct inject_rule *r, const struct file_req *q)
+static bool matches(const struct inject_rule *r, enum inject_io io, uint64_t off, uint64_t len)
 {
-	if (r->act != INJECT_ERROR || !r->active || !(r->io & 1u << kind_of(q)))
+	if (r->act != INJECT_ERROR || !r->active || !(r->io & 1u << io))
 		return false;
-	return r->anywhere || (q->len && r->off >= q->off && r->off - q->off < q->len);
+	return r->anywhere || (len && r->off >= off && r->off - off < len);
 }
 
-static void inject_submit(struct file *f, struct file_req *q)
+/* 0, or what the first rule that matches makes of it; that is used up if it is for once. */
+static int verdict(struct inject *in, enum inject_io io, uint64_t off, uint64_t len)
 {
-	struct inject *in = inject_of(f);
 	struct inject_rule *hit = NULL;
 	int err;
 
@@ -267,17 +269,30 @@ static void inject_submit(struct file *f, struct file_req *q)
 	{
 		struct inject_rule *r = list_entry(n, struct inject_rule, link);
 
-		if (!hit && matches(r, q))
+		if (!hit && matches(r, io, off, len))
 			hit = r;
 	}
-	if (!hit || !hit->err) {
-		file_submit(f->below, q);
-		return;
-	}
+	if (!hit || !hit->err)
+		return 0;
 	err = hit->err;
 	if (hit->once)
 		rule_drop(hit);
-	file_finish(f, q, err);
+	return err;
+}
+
+int inject_status(struct inject *in, uint64_t off, uint64_t len)
+{
+	return verdict(in, IO_STATUS, off, len);
+}
+
+static void inject_submit(struct file *f, struct file_req *q)
+{
+	int err = verdict(inject_of(f), kind_of(q), q->off, q->len);
+
+	if (err)
+		file_finish(f, q, err);
+	else
+		file_submit(f->below, q);
 }
 
 static uint64_t inject_size(struct file *f)

@@ -19,6 +19,9 @@ must_check int inject_options(struct file *f, struct opts *o, struct why *why);
 /* What else such a file's options may hold. */
 extern const char *const inject_keys[]; /* NULL-terminated */
 
+/* The map of [off, off+len) is asked for.  0, or what a rule says. */
+must_check int inject_status(struct inject *in, uint64_t off, uint64_t len);
+
 must_check int inject_break(struct inject *in, const char *event, const char *tag);
 must_check int inject_resume(struct inject *in, const char *tag);
 must_check int inject_unbreak(struct inject *in, const char *tag);

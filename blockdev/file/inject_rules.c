@@ -199,8 +199,9 @@ static int read_inline(
 }
 
 /*
- * The other limits only say in what portions QEMU is to ask for what ours asks for at once; they
- * are checked, as there, and that is all.
+ * Zeros outside of multiples of opt-write-zero are written.  The other limits only say in what
+ * portions QEMU is to ask for what ours asks for at once; they are checked, as there, and that
+ * is all.
  */
 static int check_limits(struct inject *in, const struct opts *o, struct why *why)
 {
@@ -220,6 +221,8 @@ static int check_limits(struct inject *in, const struct opts *o, struct why *why
 		if (!err && v && (v >= INT32_MAX || v % align))
 			err = why_set(why, -EINVAL, "Cannot meet constraints with %s %llu",
 				names[i], (unsigned long long)v);
+		if (!err && !strcmp(names[i], "opt-write-zero"))
+			in->file.zeroes_unit = (uint32_t)v;
 	}
 	return err;
 }

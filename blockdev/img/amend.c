@@ -37,7 +37,7 @@ static int understand(struct command *c)
 			"Refcount width must be a power of two and may not exceed 64 bits");
 	if (o->v[OPT_BACKING_FILE].text || o->v[OPT_BACKING_FMT].text)
 		return why_set(&c->why, -EINVAL,
-			"Cannot amend the backing file\nYou can use 'sluice img rebase' instead.");
+			"Cannot amend the backing file\nYou can use 'qemu-img rebase' instead.");
 	c->a.refcount_bits = (uint32_t)bits;
 	c->a.set_lazy = o->v[OPT_LAZY].text != NULL;
 	c->a.lazy = o->v[OPT_LAZY].n;
@@ -139,10 +139,8 @@ static int run(int argc, char **argv, struct command *c)
 	if (img_opts_want_help(c->list) && format) { /* no image is needed to tell */
 		if (!strcmp(format, "qcow2"))
 			img_opts_help("qcow2", true, true);
-		else if (img_format_known(format))
-			log_error("Format driver '%s' does not support option amendment", format);
 		else
-			log_error("Unknown file format '%s'", format);
+			img_cannot(format, "option amendment");
 		return strcmp(format, "qcow2") != 0;
 	}
 	if (optind != argc - 1) {

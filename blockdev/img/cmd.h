@@ -24,6 +24,8 @@ extern const struct img_cmd img_map, img_compare, img_convert, img_dd, img_measu
 /* Image formats, and the names for -f. */
 extern const char *const img_formats[]; /* NULL-terminated */
 bool img_format_known(const char *name);
+/* Says that a format does not do that ("image creation"), or that there is none of that name. */
+void img_cannot(const char *format, const char *what);
 
 /* For a getopt_long() that answered '?' or ':': says which option it was.  Exit status 1. */
 int img_bad_option(const struct img_cmd *cmd, char **argv);
@@ -46,13 +48,17 @@ const char *img_human_size(uint64_t bytes, char *buf, size_t room);
 struct img_file {
 	struct loop *loop;
 	struct file *file;
-	const char *format; /* as given, or probed */
+	char *format; /* as given, or probed */
+	char *path;   /* of the host's file; "": there is none */
+	char *shown;  /* what to call the image: a name that opens it again */
 };
 /*
- * Opens filename; format NULL: probed.  Prints why not.  0 or -errno; after 0 img_close() is owed.
+ * Opens what the image is read through.  name: a file's, or one of those in blockdev/name.h; with
+ * image_opts it is driver=...,file.filename=...; format NULL: by the name, or probed.  Prints why
+ * not.  0 or -errno; after 0 img_close() is owed.
  */
-must_check int img_open(
-	struct img_file *im, const char *filename, const char *format, unsigned flags);
+must_check int img_open(struct img_file *im, const char *name, bool image_opts, const char *format,
+	unsigned flags);
 void img_close(struct img_file *im);
 
 enum img_output { IMG_HUMAN, IMG_JSON };

@@ -36,17 +36,14 @@ static bool same_file(const char *x, const char *y)
 	return !stat(x, &a) && !stat(y, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
-/* Is this layer, below the one that lies in above, what the user calls name? */
-static bool is_called(struct disk *layer, const char *above, const char *name)
+/* Is this layer, the one below above, what the user calls name?  Relative to above. */
+static bool is_called(const struct disk *layer, const struct disk *above, const char *name)
 {
 	char path[PATH_MAX];
 
-	if (!strcmp(disk_path(layer), name))
-		return true;
-	if (!disk_backing_path(above, name, path, sizeof(path)) &&
-		same_file(path, disk_path(layer)))
-		return true;
-	return same_file(name, disk_path(layer));
+	return !strcmp(disk_backing_name(above), name) ||
+	       (!disk_backing_path(disk_path(above), name, path, sizeof(path)) &&
+		       same_file(path, disk_path(layer)));
 }
 
 /* 0 with base_path and depth, or -errno, told. */
@@ -60,13 +57,16 @@ static int find_base(struct command *c, struct disk *top)
 		return -EINVAL;
 	}
 	for (; d && c->base; above = d, d = disk_backing(d), c->depth++)
-		if (is_called(d, disk_path(above), c->base))
+		if (is_called(d, above, c->base))
 			break;
 	if (!d) {
 		log_error("Did not find '%s' in the backing chain of '%s'", c->base, c->src.name);
 		return -EINVAL;
 	}
-	c->base_path = strdup(disk_path(d));
+	/* Driver and all, if the layer above names them. */
+	c->base_path = strdup(strncmp(disk_backing_name(above), "json:", 5)
+			? disk_path(d)
+			: disk_backing_name(above));
 	c->base_format = strdup(disk_format(d));
 	if (c->base_path && c->base_format)
 		return 0;
@@ -130,12 +130,15 @@ static int commit_fiber(void *arg)
 		err = copy_all(c);
 	if (!err)
 		err = disk_flush(c->to);
-	if (!err && !c->keep) {
+	if (err)
+		return why_set(&c->why, err, "Block job failed: %s",
+			c->why.text[0] ? c->why.text : strerror(-err));
+	if (!c->keep) {
 		err = disk_make_empty(c->d);
 		if (err == -ENOTSUP) /* then it goes on hiding the same content */
 			err = 0;
 		if (err)
-			return why_set(&c->why, err, "Could not empty %s: %s", c->src.name,
+			return why_set(&c->why, err, "Failed to empty %s: %s", c->src.name,
 				strerror(-err));
 	}
 	return err;
@@ -147,6 +150,7 @@ static int open_top(struct command *c, struct loop *l)
 		.format = c->src.format,
 		.cache = c->src.cache,
 		.base = c->to,
+		.base_depth = (unsigned)c->depth,
 		.unmap = true,
 		.readonly = c->keep};
 	struct why why = {""};

@@ -1,15 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * common.c - what several subcommands need: sizes, formats, opening an image.
+ * common.c - what several subcommands need: sizes, formats.
  */
 #include <ctype.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include "blockdev/img/cmd.h"
-#include "blockdev/qcow2/format.h"
 
 const char *const img_formats[] = {"raw", "qcow2", NULL};
 
@@ -105,6 +103,21 @@ int img_parse_output(const char *text, enum img_output *out)
 	return 0;
 }
 
+/* Formats that the peer only reads, and whose users expect to hear so. */
+static const char *const read_only_formats[] = {"bochs", "cloop", "dmg", NULL};
+
+void img_cannot(const char *format, const char *what)
+{
+	bool exists = img_format_known(format);
+
+	for (const char *const *f = read_only_formats; *f; f++)
+		exists = exists || !strcmp(*f, format);
+	if (exists)
+		log_error("Format driver '%s' does not support %s", format, what);
+	else
+		log_error("Unknown file format '%s'", format);
+}
+
 static void *alloc_or_exit(size_t n)
 {
 	void *p = malloc(n);
@@ -119,59 +132,4 @@ static void *alloc_or_exit(size_t n)
 void img_json_start(void)
 {
 	json_set_alloc_funcs(alloc_or_exit, free);
-}
-
-static int probe(void *arg)
-{
-	struct img_file *im = arg;
-	be32_t head[2];
-	int err = file_pread(im->file, head, sizeof(head), 0);
-
-	if (err)
-		return err;
-	im->format = be32_get(head[0]) == QCOW2_MAGIC && be32_get(head[1]) >= 2 ? "qcow2" : "raw";
-	return 0;
-}
-
-int img_open(struct img_file *im, const char *filename, const char *format, unsigned flags)
-{
-	struct why why = {0};
-	struct stat st;
-	int err;
-
-	*im = (struct img_file){.format = format};
-	if (format && !img_format_known(format)) {
-		log_error("Could not open '%s': Unknown driver '%s'", filename, format);
-		return -EINVAL;
-	}
-	if (stat(filename, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
-		log_error("Could not open '%s': '%s' is neither a regular file nor a block device",
-			filename, filename);
-		return -EINVAL;
-	}
-	err = loop_new(LOOP_AIO_AUTO, &im->loop);
-	if (err) {
-		log_error("Could not start an event loop: %s", strerror(-err));
-		return err;
-	}
-	err = file_open(im->loop, filename, flags, &im->file, &why);
-	if (!err && !format) {
-		err = fiber_run(im->loop, probe, im);
-		if (err)
-			file_close(im->file);
-	}
-	if (err) {
-		if (!why.text[0]) /* the format's word, and the file's below it */
-			(void)why_set(&why, err, "Could not open '%.1000s': %s", filename,
-				strerror(-err));
-		log_error("Could not open '%s': %s", filename, why.text);
-		loop_free(im->loop);
-	}
-	return err;
-}
-
-void img_close(struct img_file *im)
-{
-	file_close(im->file);
-	loop_free(im->loop);
 }

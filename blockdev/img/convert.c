@@ -350,7 +350,8 @@ static int make_target(const struct options *o, struct img_opts *t, struct copy 
 
 static int copy_to_target(const struct options *o, struct copy *c)
 {
-	c->workers = (unsigned)o->workers;
+	/* What is told of errors comes in the order of the disk. */
+	c->workers = o->salvage ? 1 : (unsigned)o->workers;
 	c->min_sparse = o->min_sparse;
 	c->compress = o->compress;
 	c->any_order = o->any_order;
@@ -417,7 +418,7 @@ static int convert_main(int argc, char **argv)
 	if (!status && img_opts_want_help(o.list)) {
 		status = !img_format_known(o.out_format);
 		if (status)
-			log_error("Unknown file format '%s'", o.out_format);
+			img_cannot(o.out_format, "image creation");
 		else
 			img_opts_help(o.out_format, false, o.out != NULL);
 	} else if (!status) {

@@ -15,6 +15,7 @@
 #include "blockdev/block.h"
 #include "blockdev/img/open.h"
 #include "blockdev/img/options.h"
+#include "blockdev/name.h"
 
 /* ---- making the files ---- */
 
@@ -69,14 +70,14 @@ static int sync_directory(const char *filename)
 
 static int make_file(const char *filename, struct creation *c)
 {
-	bool existed = access(filename, F_OK) == 0;
+	bool existed = access(name_host_path(filename), F_OK) == 0;
 	struct why inner = {""};
 	struct loop *loop;
 	int err = loop_new(LOOP_AIO_AUTO, &loop);
 
 	if (err)
 		return why_set(&c->why, err, "Could not start an event loop: %s", strerror(-err));
-	err = file_open(loop, filename, FILE_RDWR | FILE_CREATE, &c->file, &inner);
+	err = file_open(loop, name_host_path(filename), FILE_RDWR | FILE_CREATE, &c->file, &inner);
 	if (err) {
 		err = why_set(&c->why, err, "Could not create '%s': %s", filename,
 			why_text(&inner, err));
@@ -85,9 +86,9 @@ static int make_file(const char *filename, struct creation *c)
 		err = fiber_run(loop, write_image, c);
 		file_close(c->file);
 		if (!err && !c->o->nosync)
-			err = sync_directory(filename);
+			err = sync_directory(name_host_path(filename));
 		if (err && !existed)
-			unlink(filename);
+			unlink(name_host_path(filename));
 	}
 	loop_free(loop);
 	return err;
@@ -373,7 +374,7 @@ static int create_main(int argc, char **argv)
 	if (!err && img_opts_want_help(c.list)) {
 		err = !img_format_known(c.format);
 		if (err)
-			log_error("Unknown file format '%s'", c.format);
+			img_cannot(c.format, "image creation");
 		else
 			img_opts_help(c.format, false, c.filename != NULL);
 	} else if (!err) {

@@ -15,7 +15,7 @@
 
 struct options {
 	const char *filename, *format;
-	bool unlocked, chain;
+	bool unlocked, chain, image_opts;
 	enum img_output output;
 };
 
@@ -27,10 +27,11 @@ struct job {
 
 static int parse(int argc, char **argv, struct options *o)
 {
-	enum { OPT_OUTPUT = 256, OPT_CHAIN, OPT_OBJECT };
+	enum { OPT_OUTPUT = 256, OPT_CHAIN, OPT_OBJECT, OPT_IMAGE_OPTS };
 	static const struct option longs[] = {{"format", required_argument, NULL, 'f'},
 		{"output", required_argument, NULL, OPT_OUTPUT},
 		{"backing-chain", no_argument, NULL, OPT_CHAIN},
+		{"image-opts", no_argument, NULL, OPT_IMAGE_OPTS},
 		{"object", required_argument, NULL, OPT_OBJECT},
 		{"force-share", no_argument, NULL, 'U'}, {NULL, 0, NULL, 0}};
 	int c;
@@ -46,6 +47,9 @@ static int parse(int argc, char **argv, struct options *o)
 			break;
 		case OPT_CHAIN:
 			o->chain = true;
+			break;
+		case OPT_IMAGE_OPTS:
+			o->image_opts = true;
 			break;
 		case OPT_OBJECT:
 			break;
@@ -177,7 +181,7 @@ static void print_backing(const struct image_info *info)
 
 	if (!h->backing_file[0])
 		return;
-	full = full_backing_name(info->filename, h->backing_file);
+	full = full_backing_name(info->path, h->backing_file);
 	printf("backing file: ");
 	print_name(h->backing_file);
 	if (full && strcmp(full, h->backing_file) != 0) {
@@ -339,7 +343,7 @@ static json_t *json_image(const struct image_info *info)
 	if (qcow2)
 		json_object_set_new(o, "format-specific", json_specific(info));
 	if (h->backing_file[0]) {
-		char *full = full_backing_name(info->filename, h->backing_file);
+		char *full = full_backing_name(info->path, h->backing_file);
 
 		set_text(o, "full-backing-filename", full ? full : h->backing_file);
 		set_text(o, "backing-filename", h->backing_file);
@@ -373,20 +377,24 @@ static int run_info(void *arg)
 	return 0;
 }
 
-/* One layer; info->filename is set.  Prints why not. */
-static int look_at(const struct options *o, const char *format, struct image_info *info)
+/* One layer.  Prints why not. */
+static int look_at(const struct options *o, const char *name, bool image_opts, const char *format,
+	struct image_info *info)
 {
 	struct img_file im;
-	struct stat st;
+	struct stat st = {0};
 	struct job j = {.info = info};
-	int err = img_open(
-		&im, info->filename, format, FILE_RDONLY | (o->unlocked ? FILE_NOLOCK : 0));
+	int err = img_open(&im, name, image_opts, format,
+		FILE_RDONLY | (o->unlocked ? FILE_NOLOCK : 0));
 
 	if (err)
 		return err;
+	info->filename = im.shown;
 	info->format = im.format;
-	info->disk_bytes =
-		stat(info->filename, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
+	info->path = im.path;
+	im.shown = im.format = im.path = NULL;
+	if (!stat(info->path, &st))
+		info->disk_bytes = (uint64_t)st.st_blocks * 512;
 	info->dev = st.st_dev;
 	info->ino = st.st_ino;
 	j.file = im.file;
@@ -422,15 +430,13 @@ static int look_below(const struct options *o, struct image_info *infos, size_t 
 
 	if (!h->backing_file[0] || n == CHAIN_MAX)
 		return -ENOENT;
-	if (disk_backing_path(infos[n - 1].filename, h->backing_file, path, sizeof(path)))
+	if (disk_backing_path(infos[n - 1].path, h->backing_file, path, sizeof(path)))
 		return -ENAMETOOLONG;
 	if (seen_before(infos, n, path)) {
 		log_error("Backing file '%s' creates an infinite loop.", path);
 		return -ELOOP;
 	}
-	infos[n].path = strdup(path);
-	infos[n].filename = infos[n].path;
-	return infos[n].path ? look_at(o, format, &infos[n]) : -ENOMEM;
+	return look_at(o, path, false, format, &infos[n]);
 }
 
 static int info_main(int argc, char **argv)
@@ -447,11 +453,10 @@ static int info_main(int argc, char **argv)
 		log_error("%s", strerror(ENOMEM));
 		return 1;
 	}
-	infos[0].filename = o.filename;
-	err = look_at(&o, o.format, &infos[0]);
+	err = look_at(&o, o.filename, o.image_opts, o.format, &infos[0]);
 	while (!err && o.chain && !(err = look_below(&o, infos, n)))
 		n++;
-	if (err == -ENOENT && o.chain && (n == CHAIN_MAX || !infos[n].path))
+	if (err == -ENOENT && o.chain && (n == CHAIN_MAX || !infos[n - 1].h.backing_file[0]))
 		err = 0;
 	if (!err && o.output == IMG_JSON)
 		print_json(&o, infos, n);
@@ -460,10 +465,8 @@ static int info_main(int argc, char **argv)
 			printf("\n");
 		print_human(&infos[i]);
 	}
-	for (size_t i = 0; i < CHAIN_MAX; i++) {
+	for (size_t i = 0; i < CHAIN_MAX; i++)
 		info_free(&infos[i]);
-		free(infos[i].path);
-	}
 	free(infos);
 	return err ? 1 : 0;
 }
@@ -472,9 +475,10 @@ const struct img_cmd img_info = {
 	.name = "info",
 	.run = info_main,
 	.summary = "tells what an image is",
-	.help = "[-f FMT] [--output human|json] [--backing-chain] [-U] FILENAME\n"
+	.help = "[-f FMT] [--image-opts] [--output human|json] [--backing-chain] [-U] FILENAME\n"
 		"\n"
 		"  -f, --format FMT      format of the image (default: by its first bytes)\n"
+		"      --image-opts      FILENAME is driver=...,file.filename=...\n"
 		"      --output FORMAT   human or json\n"
 		"      --backing-chain   and the images below it\n"
 		"  -U, --force-share     look at an image that a guest is using (take no lock)\n"

@@ -23,8 +23,8 @@ struct bitmap_info {
 };
 
 struct image_info {
-	const char *filename, *format;
-	char *path; /* filename, if it is ours to free */
+	char *filename, *format; /* what to call it, and what it is */
+	char *path;              /* of the host's file, "" if there is none */
 	dev_t dev;
 	ino_t ino;
 	uint64_t virtual_bytes, disk_bytes;

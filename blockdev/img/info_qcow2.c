@@ -129,6 +129,9 @@ int info_read_qcow2(struct file *f, struct image_info *info, struct why *why)
 
 void info_free(struct image_info *info)
 {
+	free(info->filename);
+	free(info->format);
+	free(info->path);
 	free(info->snapshots);
 	free(info->bitmaps);
 }

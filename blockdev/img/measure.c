@@ -123,9 +123,9 @@ static uint64_t bitmap_bytes(const struct image_info *info, uint64_t size, uint6
 static int measure_bitmaps(
 	const struct options *o, const struct shape *s, uint64_t size, struct need *n)
 {
-	struct bitmap_job b = {.info = {.filename = o->src.name, .format = "qcow2"}};
+	struct bitmap_job b = {0};
 	struct img_file im;
-	int err = img_open(&im, o->src.name, "qcow2", FILE_RDONLY | FILE_NOLOCK);
+	int err = img_open(&im, o->src.name, o->src.image_opts, "qcow2", FILE_RDONLY | FILE_NOLOCK);
 
 	if (err)
 		return err;

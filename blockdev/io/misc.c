@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "blockdev/file/file.h"
 #include "blockdev/io/cmd.h"
 
 static int run_flush(struct io *io, int argc, char **argv)
@@ -66,19 +67,21 @@ static int run_length(struct io *io, int argc, char **argv)
 struct resize {
 	struct disk *d;
 	uint64_t size;
+	enum prealloc how;
+	struct why why;
 };
 
 static int resize_fiber(void *arg)
 {
 	struct resize *r = arg;
 
-	return disk_grow(r->d, r->size);
+	return disk_resize(r->d, r->size, r->how, &r->why);
 }
 
 static int run_truncate(struct io *io, int argc, char **argv)
 {
 	static const char *const modes[] = {"off", "metadata", "falloc", "full"};
-	struct resize r = {io->disk, 0};
+	struct resize r = {.d = io->disk};
 	int c, err;
 
 	while ((c = getopt(argc, argv, "m:")) != -1) {
@@ -87,7 +90,10 @@ static int run_truncate(struct io *io, int argc, char **argv)
 		if (c != 'm')
 			return io_usage(io_find("truncate"));
 		for (size_t i = 0; i < ARRAY_SIZE(modes); i++)
-			known = known || !strcmp(modes[i], optarg);
+			if (!strcmp(modes[i], optarg)) {
+				known = true;
+				r.how = (enum prealloc)i;
+			}
 		if (!known) {
 			log_error("Invalid preallocation mode '%s'", optarg);
 			return -EINVAL;
@@ -105,7 +111,8 @@ static int run_truncate(struct io *io, int argc, char **argv)
 	}
 	err = fiber_run(io->loop, resize_fiber, &r);
 	if (err)
-		log_error("Failed to resize the image: %s", strerror(-err));
+		log_error("%s%s", r.why.text[0] ? "" : "Failed to resize the image: ",
+			why_text(&r.why, err));
 	return err;
 }
 

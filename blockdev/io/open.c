@@ -80,6 +80,7 @@ static struct disk_opts disk_opts_of(const struct io_how *h)
 		.readonly = h->readonly,
 		.nolock = h->unlocked,
 		.unmap = h->unmap,
+		.copy_on_read = h->copy_on_read,
 		.quiet = true};
 }
 

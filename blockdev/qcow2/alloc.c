@@ -158,7 +158,7 @@ static void reserve_ahead(struct qcow2 *q)
 		return;
 	q->reserving = true;
 	q->reserve_start.fn = reserve_fiber;
-	fiber_start(q->fmt.file->loop, &q->reserve_start);
+	fiber_start_at(q->fmt.file->loop, &q->reserve_start, q->fmt.level);
 }
 
 int qcow2_alloc_locked(struct qcow2 *q, uint64_t want, struct run *out)

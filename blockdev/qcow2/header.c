@@ -137,9 +137,8 @@ static int check_snapshots(const struct qcow2_header *h, struct why *why)
 {
 	if (h->nb_snapshots > QCOW2_SNAPSHOTS_MAX)
 		return why_set(why, -EFBIG, "Snapshot table too large");
-	return h->nb_snapshots ? check_table(h->snapshots_offset, 1, 1, h->cluster_size,
-					 "Snapshot table", why)
-			       : 0;
+	return check_table(h->snapshots_offset, h->nb_snapshots ? 1 : 0, 1, h->cluster_size,
+		"Snapshot table", why);
 }
 
 /* What the first unknown bits are called, from the image's own table where it knows. */
@@ -148,16 +147,19 @@ static void name_unknown(struct qcow2_header *h, const uint8_t *names, size_t le
 	uint64_t unknown = h->incompatible & ~KNOWN_INCOMPAT;
 	size_t used = 0, room = sizeof(h->unknown_features);
 
-	for (size_t i = 0; i + sizeof(struct feature_name) <= len;
-		i += sizeof(struct feature_name)) {
-		const struct feature_name *n = (const void *)(names + i);
+	/* The last one may have been cut where its name ends; one without a name is the end. */
+	for (size_t i = 0; i < len; i += sizeof(struct feature_name)) {
+		struct feature_name n = {0};
 
-		if (n->type != 0 || n->bit > 63 || !(unknown & (1ULL << n->bit)))
+		memcpy(&n, names + i, min_u64(len - i, sizeof(n)));
+		if (!n.name[0])
+			break;
+		if (n.type != 0 || n.bit > 63 || !(unknown & (1ULL << n.bit)))
 			continue;
-		unknown &= ~(1ULL << n->bit);
+		unknown &= ~(1ULL << n.bit);
 		if (used < room)
 			used += (size_t)snprintf(h->unknown_features + used, room - used, "%s%.46s",
-				used ? ", " : "", n->name);
+				used ? ", " : "", n.name);
 	}
 	if (unknown && used < room)
 		snprintf(h->unknown_features + used, room - used,
@@ -217,7 +219,7 @@ static int exts_from_disk(struct qcow2_header *h, const uint8_t *buf, uint64_t e
 {
 	uint64_t at = h->header_length;
 
-	while (range_within(at, sizeof(struct ext_head), end)) {
+	while (at < end && range_within(at, sizeof(struct ext_head), h->cluster_size)) {
 		const struct ext_head *e = (const void *)(buf + at);
 		uint32_t type = be32_get(e->type), len = be32_get(e->len);
 		int err;

@@ -24,6 +24,7 @@ filter() {
 one() {
 	cp base.qcow2 img.qcow2
 	cp base.raw img.raw
+	cp top.qcow2 over.qcow2
 	eval "timeout 20 $2 $3" <in >out 2>err
 	echo "status $?" >>out
 	filter <out >"$1.out"
@@ -54,6 +55,7 @@ verdict() {
 qemu-img create -q -f raw base.raw 1M
 qemu-img create -q -f qcow2 base.qcow2 10M
 qemu-io -c 'write -P 7 0 64k' base.qcow2 >/dev/null
+qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 top.qcow2
 printf '[inject-error]\nevent = "read_aio"\nerrno = "28"\n' >rules
 printf '[inject-error]\nevent = "foo"\n' >rules.event
 printf '[inject-error]\nfoo = "1"\n' >rules.key
@@ -63,6 +65,16 @@ printf '[inject-error]\nstate = "1"\n' >rules.none
 
 # --- every run alike --------------------------------------------------------------------------
 
+# The runs below name these.
+# shellcheck disable=SC2034
+{
+	inner=driver=raw,file.driver=qcow2,file.file.filename=img.qcow2
+	inner_json='json:{"driver":"raw","file":{"driver":"qcow2","file.filename":"img.qcow2"}}'
+	compress=driver=compress,file.driver=qcow2,file.file.filename=img.qcow2
+	open_above='open -o driver=blkdebug,image.driver=qcow2'
+	open_cor='open -C -o driver=blkdebug,image.driver=qcow2'
+	fault_at_2k=inject-error.0.event=none,inject-error.0.sector=4
+}
 n=0 bad=0
 while IFS= read -r line; do
 	case $line in '' | '#'*) continue ;; esac
@@ -199,6 +211,23 @@ img.raw -c length
 -c length blkdebug:rules.none:img.qcow2
 -c 'break foo A' -c "resume A" -c "remove_break A" blkdebug::img.qcow2
 -c 'break read_aio A' -c "remove_break A" -c "remove_break A" -c "read 0 1k" blkdebug::img.qcow2
+# Images in the place of files.
+-c "read -P 7 0 64k" -c "write -P 9 1000 70000" -c "read -P 9 1000 70000" -c map "$inner_json"
+--image-opts -c "write -z 0 100k" -c "discard 200k 100k" -c "read -P 0 0 300k" -c map $inner
+--image-opts -c "write -P 3 0 1M" -c "discard 64k 130k" -c "alloc 0 1M" $inner
+--image-opts -c "truncate 15M" -c length $inner
+-c "$open_above,$fault_at_2k img.qcow2" -c "read 0 1k" -c "read 2k 1k" -c "write -z 2k 1k"
+-c "$open_above,opt-write-zero=1M img.qcow2" -c "write -P 5 0 4M" -c "write -z 100k 3M" -c map
+--image-opts -c "write -P 4 1M 200k" -c "write -P 5 300k 1k" -c "read -P 4 1M 200k" $compress
+--image-opts -c length driver=compress
+--image-opts -c length driver=raw,file.driver=qcow2
+--image-opts -c length driver=raw,file.driver=foo,file.filename=img.qcow2
+# Reads that stay in the overlay.
+-f qcow2 -c map over.qcow2
+-f qcow2 -C -c "read -P 7 1k 1k" -c "read 300k 1" -c map -c "write -P 8 0 1k" over.qcow2
+-c "open -o driver=copy-on-read,file.driver=qcow2 over.qcow2" -c "read 0 10M" -c map
+-c "open -r -o driver=copy-on-read,file.driver=qcow2 over.qcow2"
+-c "$open_cor,inject-error.0.event=cor_write over.qcow2" -c "read -P 7 0 64k" -c map
 CASES
 [ $n -gt 50 ] || bad=1
 verdict $bad "$n runs print what qemu-io prints"

@@ -115,7 +115,7 @@ START_TEST(starts_wait_in_line_for_a_stack_and_inner_ones_have_theirs)
 	}
 	turns(l, 3);
 	ck_assert_int_eq(n_trail, FIBERS_MAX - FIBERS_INNER);
-	fiber_start_inner(l, &inner.s);
+	fiber_start_at(l, &inner.s, FIBER_LEVELS - 1);
 	turns(l, 1);
 	ck_assert_int_eq(trail[n_trail - 1], 9999);
 	fiber_wake(inner.self);

@@ -212,7 +212,8 @@ void fiber_pool_free(struct loop *l)
 {
 	struct fiber_pool *p = l->fibers;
 
-	assert(list_empty(&l->fiber_starts) && list_empty(&l->fiber_inner));
+	for (unsigned i = 0; i < FIBER_LEVELS; i++)
+		assert(list_empty(&l->fiber_starts[i]));
 	if (!p)
 		return;
 	assert(p->n_free == FIBERS_MAX);
@@ -224,21 +225,34 @@ void fiber_pool_free(struct loop *l)
 /* Not inlined: gcc takes fiber_run()'s start, which is gone from the list in time, for dangling. */
 __attribute__((noinline)) void fiber_start(struct loop *l, struct fiber_start *s)
 {
-	list_add_tail(&l->fiber_starts, &s->link);
+	fiber_start_at(l, s, 0);
 }
 
-void fiber_start_inner(struct loop *l, struct fiber_start *s)
+void fiber_start_at(struct loop *l, struct fiber_start *s, unsigned level)
 {
-	list_add_tail(&l->fiber_inner, &s->link);
+	assert(level < FIBER_LEVELS);
+	list_add_tail(&l->fiber_starts[level], &s->link);
+}
+
+/* How many stacks a start at a level leaves to those above it. */
+static unsigned kept_above(unsigned level)
+{
+	return FIBERS_INNER / (FIBER_LEVELS - 1) * (FIBER_LEVELS - 1 - level);
+}
+
+static bool starts_can_run(const struct loop *l)
+{
+	unsigned n_free = l->fibers ? l->fibers->n_free : FIBERS_MAX;
+
+	for (unsigned i = 0; i < FIBER_LEVELS; i++)
+		if (!list_empty(&l->fiber_starts[i]) && n_free > kept_above(i))
+			return true;
+	return false;
 }
 
 bool fibers_can_run(const struct loop *l)
 {
-	unsigned n_free = l->fibers ? l->fibers->n_free : FIBERS_MAX;
-
-	return !list_empty(&l->fiber_ready) || !list_empty(&l->fiber_yielded) ||
-	       (!list_empty(&l->fiber_inner) && n_free) ||
-	       (!list_empty(&l->fiber_starts) && n_free > FIBERS_INNER);
+	return !list_empty(&l->fiber_ready) || !list_empty(&l->fiber_yielded) || starts_can_run(l);
 }
 
 /* Starts those in line while more than keep stacks are free. */
@@ -276,15 +290,16 @@ bool fibers_run(struct loop *l)
 		switch_in(list_entry(n, struct fiber, link));
 		ran = true;
 	}
-	if (list_empty(&l->fiber_starts) && list_empty(&l->fiber_inner))
+	if (!starts_can_run(l))
 		return ran;
 	if (!l->fibers && fiber_pool_init(l)) {
 		/* Whoever cannot live with this calls fiber_pool_init() and handles it. */
 		log_error("no memory for fibers");
 		abort();
 	}
-	ran |= run_starts(l->fibers, &l->fiber_starts, FIBERS_INNER);
-	ran |= run_starts(l->fibers, &l->fiber_inner, 0);
+	for (unsigned i = 0; i < FIBER_LEVELS; i++)
+		if (!list_empty(&l->fiber_starts[i]))
+			ran |= run_starts(l->fibers, &l->fiber_starts[i], kept_above(i));
 	return ran;
 }
 

@@ -19,7 +19,8 @@ struct fiber;
 
 /* How many may be alive in one loop; the pool is made with the loop's first fiber. */
 #define FIBERS_MAX   256
-#define FIBERS_INNER 32 /* of them only for fiber_start_inner() */
+#define FIBER_LEVELS 17  /* see fiber_start_at() */
+#define FIBERS_INNER 32 /* of them only for levels above 0, as many for each */
 #define FIBER_STACK  (64 * 1024) /* bytes; doubled under ASan */
 
 /*
@@ -32,10 +33,11 @@ struct fiber_start {
 };
 void fiber_start(struct loop *l, struct fiber_start *s);
 /*
- * The same for layers that fibers wait for: some stacks are kept for them, because otherwise
- * all could be held by those who wait.  fn itself must wait for nothing but the host.
+ * The same for layers that fibers wait for.  A fiber of one level may wait for what fibers of
+ * higher levels do, never of lower ones; each level has stacks kept for it, because otherwise all
+ * could be held by those who wait.  The highest waits for nothing but the host.
  */
-void fiber_start_inner(struct loop *l, struct fiber_start *s);
+void fiber_start_at(struct loop *l, struct fiber_start *s, unsigned level);
 
 /* Makes the pool now, so that no later start can fail.  0 or -ENOMEM. */
 must_check int fiber_pool_init(struct loop *l);

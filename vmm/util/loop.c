@@ -64,8 +64,8 @@ int loop_new(enum loop_aio aio, struct loop **out)
 	list_init(&l->ready_polls);
 	list_init(&l->deferred);
 	list_init(&l->timers);
-	list_init(&l->fiber_starts);
-	list_init(&l->fiber_inner);
+	for (unsigned i = 0; i < FIBER_LEVELS; i++)
+		list_init(&l->fiber_starts[i]);
 	list_init(&l->fiber_ready);
 	list_init(&l->fiber_yielded);
 	l->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -11,6 +11,7 @@
 #define UTIL_LOOP_INT_H
 
 #include <stdatomic.h>
+#include "vmm/util/fiber.h"
 #include "vmm/util/loop.h"
 
 #define LOOP_NEVER UINT64_MAX /* no deadline */
@@ -56,8 +57,7 @@ struct loop {
 
 	/* fiber.c's */
 	struct fiber_pool *fibers;
-	struct list fiber_starts;  /* fiber_start in line for a stack */
-	struct list fiber_inner;   /* likewise, by fiber_start_inner() */
+	struct list fiber_starts[FIBER_LEVELS]; /* fiber_start in line for a stack, by level */
 	struct list fiber_ready;   /* run in this turn */
 	struct list fiber_yielded; /* run in the next */
 
