@@ -56,21 +56,27 @@ R1: sectors of the refcount table one after the other|blockdev/qcow2/refcount.c|
 	's/(if \(!err && t->n_dirty > 1\)\n\t\t\terr = )sync_to\(.*?\);/${1}0;/'
 
 R2: data of a reused cluster before its entry|blockdev/qcow2/write.c|64k reuse|
-	's/need = q->fmt\.sync\.writes;/need = r.fresh ? q->fmt.sync.writes : r.need;/'
+	's/need = qcow2_data_need\(q\);/need = r.fresh ? qcow2_data_need(q) : r.need;/'
 R2: data of a subcluster before its bit|blockdev/qcow2/write.c|16k subclusters below|
-	's/need = q->fmt\.sync\.writes;/need = w.m->kind == MAP_HOLE_HOST ? 0 : q->fmt.sync.writes;/'
+	's/need = qcow2_data_need\(q\);/need = w.m->kind == MAP_HOLE_HOST ? 0 : qcow2_data_need(q);/'
 R2: the rest of a reused cluster is written|blockdev/qcow2/write.c|64k reuse|
 	's/if \(r\.fresh && !old\)/if ((r.fresh || w.m->kind == MAP_HOLE) && !old)/'
 R2: data over a backing file before its entry|blockdev/qcow2/write.c|4k below|
-	's/need = q->fmt\.sync\.writes;/need = r.fresh ? r.need : q->fmt.sync.writes;/'
+	's/need = qcow2_data_need\(q\);/need = r.fresh ? r.need : qcow2_data_need(q);/'
 R2: a reused L2 table is made empty|blockdev/qcow2/map.c|512 reuse|
 	's/if \(!t->old && t->r\.fresh\)/if (!t->old)/'
 R2: zeros of a reused L2 table before its entry|blockdev/qcow2/map.c|512 tables|
 	's/t->r\.need = sync_note/sync_note/'
 R2: used and never-used clusters are told apart|blockdev/qcow2/alloc.c|64k reuse|
 	's/&& last->fresh == r->fresh/&& (last->fresh |= r->fresh, 1)/'
-R2: after a failed write a cluster counts as used|blockdev/qcow2/write.c|f:89:512 64-bit counts|
-	's/r\.fresh = false;\n\t\tqcow2_alloc_add/qcow2_alloc_add/'
+R2: after a failed write a cluster counts as used|blockdev/qcow2/data_file.c|f:89:512 64-bit counts|
+	's/r->n, false, r->need/r->n, r->fresh, r->need/'
+R2: data in a data file before any entry|blockdev/qcow2/commit.c|data file|
+	's/if \(c == &q->l2\)\n\t\terr = qcow2_data_sync\(q\);//'
+R2: the first write in a data file is one of whole clusters|blockdev/qcow2/data_file.c|data file|
+	's/\.n = n\}/.n = n, .fresh = true}/'
+R2: zeros in a raw data file before its entries|blockdev/qcow2/data_file.c|raw data file|
+	's/\(q->raw_data \|\| /(/'
 R2: a larger refcount table before the header|blockdev/qcow2/refcount.c|512 growth|
 	's/(t->n \* 8ULL, t->host_off\);\n\tif \(!err\)\n\t\terr = )sync_to\(.*?\);/${1}0;/'
 R2: a larger L1 table before the header|blockdev/qcow2/resize.c|512 resize|
@@ -141,7 +147,7 @@ R8: a repair is durable when it returns|blockdev/qcow2/check.c|u:test_qcow2_chec
 R8: unknown autoclear bits go first|blockdev/qcow2/check.c|u:test_qcow2_check|
 	's/(autoclear = known;\n\terr = qcow2_header_write.*?;\n\treturn err).*?;/$1;/'
 R4: autoclear bits go before the first write|blockdev/qcow2/open.c|u:test_qcow2_check|
-	's/(q->h\.autoclear = 0;\n\treturn) qcow2_header_commit\(q\);/$1 qcow2_header_put(q);/'
+	's/(q->h\.autoclear &= keep;\n\treturn) qcow2_header_commit\(q\);/$1 qcow2_header_put(q);/'
 
 R9: a failed fdatasync is final|blockdev/sync.c|u:test_block|
 	's/s->err = err;/;/'
@@ -198,15 +204,21 @@ contract: the first flush covers what a killed process left|blockdev/sync.c|u:te
 	's/, \.writes = 1//'
 contract: the first flush is carried out|blockdev/block.c|u:test_block|
 	's/d->acked = d->readonly \? 0 : 1;//'
+contract: a flush makes a data file durable|blockdev/qcow2/open.c|data file writethrough|
+	's/(err = )qcow2_data_sync\(q\)/${1}0/'
 contract: a clean close writes and syncs|blockdev/qcow2/open.c|64k reopen|
 	's/err = fmt->sync\.err \? fmt->sync\.err : qcow2_flush\(fmt\);/err = 0;/'
 
 number: a write in place, no fiber|blockdev/block.c|raw|
-	's/if \(r->op == BLK_WRITE && !err\)\n\t\tsync_note/if (0)\n\t\tsync_note/'
+	's/if \(r->op == BLK_WRITE && !err\)\n\t\tformat_data_note/if (0)\n\t\tformat_data_note/'
 number: a write in place, in a fiber|blockdev/qcow2/write.c|64k depth 1|
-	's/(len, NOTHING_BESIDE\);\n\n?\tif \()!err/${1}0/'
+	's/(len,\n\t\tNOTHING_BESIDE\);\n\tif \()!err/${1}0/'
 number: a write of whole clusters|blockdev/qcow2/write.c|512 tables|
-	's/(if \()!err(\)\n\t\tsync_note\(&q->fmt\.sync\);\n\tif \(buf\))/${1}0$2/'
+	's/(if \()!err(\)\n\t\tformat_data_note\(&q->fmt\);\n\tif \(buf\))/${1}0$2/'
+number: a write to a data file|blockdev/format.h|data file writethrough|
+	's/fmt->data_file \? &fmt->data_sync : &fmt->sync/&fmt->sync/'
+number: zeros in a data file|blockdev/qcow2/data_file.c|raw data file|
+	's/if \(!err\)\n\t\tformat_data_note\(&q->fmt\);\n\treturn err;/return err;/'
 number: tables|blockdev/qcow2/commit.c|64k depth 1|
 	's/\tsync_note\(&q->fmt\.sync\);\n\treturn first;/\treturn first;/'
 number: metadata written by itself|blockdev/qcow2/commit.c|512 growth|

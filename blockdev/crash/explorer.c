@@ -112,7 +112,7 @@ static void init(struct explorer *e, const struct crash_log *log, const struct m
 	if (e->s->before && oracle_contents(&e->oracle, e->s->before))
 		abort();
 	e->oracle.either = e->s->either;
-	roles_init(&e->roles, e->s->log, e->s->start,
+	roles_init(&e->roles, e->s->log, e->s->start, e->s->data_bytes,
 		strcmp(e->s->format, "qcow2") ? 0 : e->s->cluster_size);
 	memo_init(&e->own_memo);
 	e->buf = malloc(EXPLORER_BUF_SECTORS * SECTOR);

@@ -20,6 +20,8 @@ struct subject {
 	const struct mem_image *before; /* what the disk held then; NULL: zeros, and contents name
 					   their sector and version (oracle_fill()) */
 	const char *format;
+	/* The file's first bytes are an external data file, the image follows (window.h); 0: not */
+	uint64_t data_bytes;
 	uint32_t cluster_size;                /* bytes, of qcow2 */
 	uint64_t sectors;                     /* the most that the disk ever had */
 	const char *backing, *backing_format; /* NULL: none */
@@ -84,6 +86,6 @@ bool explorer_judge(struct explorer *e);
 bool explorer_judge_noting(struct explorer *e, const struct memo_leaf *known);
 /* The guest's data where the leaf says it lies, by e->k.facts alone. */
 bool explorer_judge_data(struct explorer *e, const struct memo_leaf *l);
-bool explorer_dirty(const struct mem_image *m);
+bool explorer_dirty(const struct explorer *e, const struct mem_image *m);
 
 #endif

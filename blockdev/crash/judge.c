@@ -10,6 +10,7 @@
 #include <string.h>
 #include "blockdev/block.h"
 #include "blockdev/crash/explorer.h"
+#include "blockdev/crash/window.h"
 #include "blockdev/qcow2/format.h"
 
 #define READ_MAX EXPLORER_BUF_SECTORS
@@ -167,18 +168,32 @@ static int check_image(void *arg)
 	return qcow2_check(j->f, j->fix, &j->check, NULL);
 }
 
-bool explorer_dirty(const struct mem_image *m)
+bool explorer_dirty(const struct explorer *e, const struct mem_image *m)
 {
 	struct qcow2_disk_header h;
 
-	mem_read(m, &h, sizeof(h), 0);
+	mem_read(m, &h, sizeof(h), e->s->data_bytes);
 	return be32_get(h.version) >= 3 && (be64_get(h.incompatible) & QCOW2_INCOMPAT_DIRTY);
+}
+
+/* The state's image as j->f and, unless data is NULL, its data file if it has one. */
+static int open_state(struct judge *j, struct file **data)
+{
+	struct explorer *e = j->e;
+	uint64_t base = e->s->data_bytes;
+	struct file *all;
+	int err = memfile_open(e->loop, &e->k.state, 0, &all);
+
+	if (!err && base)
+		return window_pair(all, base, data, &j->f);
+	j->f = all;
+	return err;
 }
 
 static int check(struct judge *j, unsigned fix)
 {
 	struct explorer *e = j->e;
-	int err = memfile_open(e->loop, &e->k.state, 0, &j->f);
+	int err = open_state(j, NULL);
 
 	j->fix = fix;
 	if (!err) {
@@ -239,7 +254,7 @@ static bool open_and_read(struct judge *j)
 		.l2_cache_bytes = 64 * KiB,
 		.refcount_cache_bytes = 32 * KiB};
 	struct why why = {{0}};
-	int err = memfile_open(e->loop, &e->k.state, 0, &j->f);
+	int err = open_state(j, &o.data_file);
 
 	if (!err)
 		err = disk_open_file(j->f, &o, &j->d, &why);
@@ -257,7 +272,7 @@ static bool judge(struct judge *j)
 	struct explorer *e = j->e;
 	bool ok;
 
-	j->dirty = j->qcow2 && explorer_dirty(&e->k.state);
+	j->dirty = j->qcow2 && explorer_dirty(e, &e->k.state);
 	e->n->dirty += j->dirty;
 	if (j->noting)
 		memo_watch(e->memo, &e->k.state);

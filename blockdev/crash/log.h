@@ -17,7 +17,7 @@
 
 struct host_op {
 	enum file_op op;   /* reads are not recorded */
-	uint64_t off, len; /* bytes */
+	uint64_t off, len; /* bytes; FILE_FDATASYNC: what it covers, len 0: all from off on */
 	uint8_t *data;     /* FILE_WRITE */
 	bool through;      /* durable by itself once it has completed: a write that was FUA */
 	uint64_t submitted, completed;

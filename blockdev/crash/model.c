@@ -132,9 +132,13 @@ bool model_next_piece(const struct crash_model *m, const struct crash_choice *c,
 	return next_piece(m, o, c->unit, p);
 }
 
-static bool covered(const struct crash_model *m, const struct host_op *o, uint64_t sync_submitted)
+/* Two files may lie in one, each with fdatasyncs of its own (window.h). */
+static bool covered(
+	const struct crash_model *m, const struct host_op *o, const struct host_op *sync)
 {
-	return o->completed < sync_submitted && o->completed <= m->at;
+	bool inside = o->off >= sync->off && (!sync->len || o->off - sync->off < sync->len);
+
+	return inside && o->completed < sync->submitted && o->completed <= m->at;
 }
 
 static void *more(void *p, uint64_t n, uint64_t *room, size_t each)
@@ -205,7 +209,7 @@ static void make_durable(struct crash_model *m, const struct host_op *sync)
 	uint32_t kept = 0;
 
 	for (uint32_t i = 0; i < m->n_pending; i++) {
-		if (covered(m, pending(m, i), sync->submitted))
+		if (covered(m, pending(m, i), sync))
 			settle(m, pending(m, i), m->pending[i]);
 		else
 			m->pending[kept++] = m->pending[i];

@@ -24,9 +24,9 @@ static void from_header(struct roles *p, const void *sector)
 	uint64_t cluster = 1ULL << p->cluster_bits;
 
 	memcpy(&h, sector, sizeof(h));
-	mark(p, 0, cluster, ROLE_HEADER);
-	mark(p, be64_get(h.l1_offset), be32_get(h.l1_size) * 8ULL, ROLE_L1);
-	mark(p, be64_get(h.reftable_offset), be32_get(h.reftable_clusters) * cluster,
+	mark(p, p->base, cluster, ROLE_HEADER);
+	mark(p, p->base + be64_get(h.l1_offset), be32_get(h.l1_size) * 8ULL, ROLE_L1);
+	mark(p, p->base + be64_get(h.reftable_offset), be32_get(h.reftable_clusters) * cluster,
 		ROLE_REFTABLE);
 }
 
@@ -41,15 +41,15 @@ static void from_table(struct roles *p, uint64_t off, const be64_t *entry, uint6
 	role = p->of[i] == ROLE_L1 ? ROLE_L2 : ROLE_REFBLOCK;
 	for (i = 0; i < n; i++)
 		if (be64_get(entry[i]) & QCOW2_OFFSET_MASK)
-			mark(p, be64_get(entry[i]) & QCOW2_OFFSET_MASK, cluster, role);
+			mark(p, p->base + (be64_get(entry[i]) & QCOW2_OFFSET_MASK), cluster, role);
 }
 
 void roles_init(struct roles *p, const struct crash_log *log, const struct mem_image *start,
-	uint32_t cluster_size)
+	uint64_t base, uint32_t cluster_size)
 {
 	be64_t sector[SECTOR / 8];
 
-	*p = (struct roles){0};
+	*p = (struct roles){.base = base};
 	if (!cluster_size)
 		return;
 	p->cluster_bits = (uint32_t)__builtin_ctz(cluster_size);
@@ -60,10 +60,10 @@ void roles_init(struct roles *p, const struct crash_log *log, const struct mem_i
 	p->of = calloc(p->n + 1, 1);
 	if (!p->of)
 		abort();
-	mem_read(start, sector, SECTOR, 0);
+	mem_read(start, sector, SECTOR, base);
 	from_header(p, sector);
 	for (uint64_t i = 0; i < log->n_host; i++)
-		if (log->host[i].op == FILE_WRITE && !log->host[i].off &&
+		if (log->host[i].op == FILE_WRITE && log->host[i].off == base &&
 			log->host[i].len >= SECTOR)
 			from_header(p, log->host[i].data);
 	/* Tables that were there before, then those that were written. */

@@ -16,14 +16,18 @@ enum role { ROLE_DATA, ROLE_HEADER, ROLE_L1, ROLE_L2, ROLE_REFTABLE, ROLE_REFBLO
 extern const char *const role_names[N_ROLES];
 
 struct roles {
+	uint64_t base; /* where the image begins */
 	uint32_t cluster_bits;
 	uint64_t n;  /* clusters */
 	uint8_t *of; /* enum role, by cluster */
 };
 
-/* cluster_size 0: not qcow2, all is data.  start: the image when the log began. */
+/*
+ * cluster_size 0: not qcow2, all is data.  start: the file when the log began; the image begins at
+ * base.
+ */
 void roles_init(struct roles *p, const struct crash_log *log, const struct mem_image *start,
-	uint32_t cluster_size);
+	uint64_t base, uint32_t cluster_size);
 void roles_fini(struct roles *p);
 enum role role_of(const struct roles *p, const struct host_op *o);
 

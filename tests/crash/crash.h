@@ -32,6 +32,11 @@ struct row {
 	unsigned junk; /* free clusters, not empty, at the end of the new image */
 	unsigned dear; /* states cost this many times the usual: that many fewer; 0 is 1 */
 };
+/* Of the file that is recorded, the first so many are the data file, see window.h. */
+static inline uint64_t row_data_bytes(const struct row *row)
+{
+	return row->create.data_file ? row->create.size : 0;
+}
 #define BELOW_SECTORS 1536u
 /* Of the backing file that all such rows share; made when first asked for. */
 const char *below_path(const struct row *row);

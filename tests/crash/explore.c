@@ -88,10 +88,12 @@ static void qemu_judges(struct explorer *e)
 	int st;
 
 	model_build(&e->k.model, &e->k.c, &e->k.state);
-	if (explorer_dirty(&e->k.state))
+	if (explorer_dirty(e, &e->k.state))
 		return; /* it would rightly find errors before the repair */
 	if (row->create.version == 2 && row->snapshot)
 		return; /* copied flags may lag, see judge.c */
+	if (row->create.data_file)
+		return; /* it would open that too */
 	if (write_out(&e->k.state, scratch)) {
 		printf("%s: cannot be written: qemu-img judges nothing\n", scratch);
 		return;
@@ -127,11 +129,30 @@ static void check_line(void *arg, const char *line)
 	fprintf(stderr, "  check: %s\n", line);
 }
 
+/* Does a data file that is good as a raw image hold what the guest may read? */
+static bool raw_data_ok(struct explorer *e)
+{
+	uint64_t at = 0, n, content[SECTOR / 8];
+
+	for (; oracle_next_run(&e->oracle, &at, &n); at += n)
+		for (uint64_t s = at; s < at + n; s++) {
+			mem_read(&e->k.state, content, SECTOR, s * SECTOR);
+			if (oracle_judge(&e->oracle, s, content) == LEGAL)
+				continue;
+			snprintf(e->why, sizeof(e->why), "sector %" PRIu64 ": wrong as raw", s);
+			return false;
+		}
+	return true;
+}
+
 static bool also(struct explorer *e)
 {
 	const struct run_log *r = work_of(e)->r;
+	bool raw = r->row->create.data_file_raw;
 
-	e->memo->unfit |= r->n_snapshots; /* it knows of one disk only */
+	e->memo->unfit |= r->n_snapshots || raw; /* it knows of one disk only, as qcow2 */
+	if (raw && !raw_data_ok(e))
+		return false;
 	return (!r->n_snapshots || snapshots_judge(e)) && (!r->n_names || upkeep_judge(e));
 }
 
@@ -145,6 +166,7 @@ void work_init(struct work *w, struct loop *l, const struct run_log *r,
 	w->subject = (struct subject){.log = &r->log,
 		.start = &r->start,
 		.format = row->format,
+		.data_bytes = row_data_bytes(row),
 		.cluster_size = row->create.cluster_size,
 		.sectors = max_u64(row->create.size, row->grow) / SECTOR,
 		.backing = below_path(row),

@@ -89,7 +89,7 @@ void explore_repair(struct loop *l, const struct run_log *r, const struct explor
 		explorer_at(e, ticks[i]);
 		cuts_random(&e->k);
 		model_build(&e->k.model, &e->k.c, &state);
-		if (!explorer_dirty(&state))
+		if (!explorer_dirty(e, &state))
 			continue;
 		t->repairs++;
 		second_cuts(e, &state, second);

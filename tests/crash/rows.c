@@ -36,6 +36,8 @@
 
 #define BELOW .below = true, .span = 1600
 
+#define DATA_FILE .create.data_file = "data"
+
 /* That a row overrides a default is the point. */
 #pragma GCC diagnostic ignored "-Woverride-init"
 
@@ -132,6 +134,18 @@ const struct row rows[] = {
 	QCOW2("16k subclusters snapshots", 1 * MiB, 16384, SNAPSHOTS, EXT),
 	QCOW2("16k subclusters upkeep", 4 * MiB, 16384, UPKEEP, EXT, .span = 1600, .below = true,
 		.discard = 10, .pack = 10),
+
+	QCOW2("data file", 4 * MiB, 4096, SMALL, DATA_FILE, .flip = 4, .zero = 10, .discard = 15,
+		.tiny = true),
+	QCOW2("data file writethrough", 8 * MiB, 65536, WRITETHROUGH, DATA_FILE, .zero = 5,
+		.reopen = true),
+	QCOW2("data file below", 4 * MiB, 4096, SMALL, BELOW, DATA_FILE, .flip = 4, .zero = 10,
+		.discard = 10),
+	QCOW2("data file subclusters below", 4 * MiB, 16384, SMALL, BELOW, EXT, DATA_FILE,
+		.flip = 4, .discard = 10, .cut = true),
+	QCOW2("raw data file", 2 * MiB, 512, SMALL, DATA_FILE, .create.data_file_raw = true,
+		.create.prealloc = PREALLOC_METADATA, .depth = 1, .flush = 20, .flip = 4,
+		.zero = 30, .discard = 15, .dear = 4),
 
 	/* One run of clusters after the other. */
 	QCOW2("512k runs", 128 * MiB, 524288, .span = 131072, .max = 8, .flush = 6, .fua = 0),

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "blockdev/crash/window.h"
 #include "blockdev/file/fault.h"
 #include "tests/crash/snapshots.h"
 #include "tests/crash/upkeep.h"
@@ -232,6 +233,18 @@ static void add_junk(struct mem_image *m, uint32_t clusters, uint32_t cluster_si
 		}
 }
 
+/* A data file holds something where no entry says so, unless it has to read as zeros. */
+static void add_data_file(const struct row *row, struct mem_image *m)
+{
+	uint8_t sector[SECTOR];
+
+	mem_set_size(m, row_data_bytes(row));
+	for (uint64_t at = 0; at < m->size && !row->create.data_file_raw; at += SECTOR) {
+		oracle_fill(sector, 0xdead, 0xbad);
+		mem_write(m, sector, SECTOR, at, false);
+	}
+}
+
 static void create(struct loop *l, const struct row *row, struct mem_image *m)
 {
 	struct create_args a = {.row = row};
@@ -240,7 +253,10 @@ static void create(struct loop *l, const struct row *row, struct mem_image *m)
 		mem_set_size(m, row->create.size);
 		return;
 	}
+	add_data_file(row, m);
 	must(memfile_open(l, m, 0, &a.f), "memfile");
+	if (row->create.data_file)
+		must(window_pair(a.f, row_data_bytes(row), NULL, &a.f), "window");
 	must(fiber_run(l, create_fiber, &a), "create");
 	file_close(a.f);
 	add_junk(m, row->junk, row->create.cluster_size);
@@ -272,6 +288,8 @@ static bool open_traced(struct loop *l, struct guest *g, uint64_t seed)
 		f = t;
 	}
 	must(trace_open(f, &r->log, &t), "trace");
+	if (row_data_bytes(r->row))
+		must(window_pair(t, row_data_bytes(r->row), &o.data_file, &t), "window");
 	err = disk_open_file(t, &o, &g->d, NULL);
 	must_unless_faulty(g, err, "open");
 	return !err;

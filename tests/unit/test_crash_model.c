@@ -12,6 +12,7 @@
 #include <string.h>
 #include "blockdev/crash/cuts.h"
 #include "blockdev/crash/guest_disk.h"
+#include "blockdev/crash/window.h"
 #include "tests/support/scratch.h"
 
 #define SECTORS 24
@@ -391,6 +392,68 @@ START_TEST(tearing)
 }
 END_TEST
 
+/* ---- two files in one ---- */
+
+struct two {
+	struct file *first, *rest;
+};
+
+static int write_both(void *arg)
+{
+	struct two *t = arg;
+	char buf[SECTOR] = {1};
+
+	ck_assert_uint_eq(file_size(t->first), MEM_PAGE);
+	ck_assert_uint_eq(file_size(t->rest), 0);
+	ck_assert_int_eq(file_pwrite(t->first, buf, SECTOR, 0), 0);
+	ck_assert_int_eq(file_pwrite(t->rest, buf, SECTOR, SECTOR), 0);
+	ck_assert_uint_eq(file_size(t->rest), 2 * SECTOR);
+	ck_assert_int_eq(file_fdatasync(t->first), 0);
+	ck_assert_int_eq(file_pwrite(t->first, buf, SECTOR, SECTOR), 0);
+	ck_assert_int_eq(file_fdatasync(t->rest), 0);
+	return 0;
+}
+
+START_TEST(an_fdatasync_covers_its_own_file)
+{
+	struct mem_image start, live;
+	struct crash_log log;
+	struct crash_model m;
+	struct loop *l = scratch_loop(_i);
+	struct file *f, *t;
+	struct two two;
+
+	crash_log_init(&log);
+	mem_init(&start);
+	mem_init(&live);
+	mem_set_size(&start, MEM_PAGE);
+	mem_reset(&live, &start);
+	ck_assert_int_eq(memfile_open(l, &live, 0, &f), 0);
+	ck_assert_int_eq(trace_open(f, &log, &t), 0);
+	ck_assert_int_eq(window_pair(t, MEM_PAGE, &two.first, &two.rest), 0);
+	ck_assert_int_eq(fiber_pool_init(l), 0);
+	ck_assert_int_eq(fiber_run(l, write_both, &two), 0);
+	ck_assert_uint_eq(log.n_host, 5);
+	model_init(&m, &log, &start);
+	/* After the first file's: its write is durable, the other file's is not. */
+	model_advance(&m, log.host[2].completed);
+	ck_assert_uint_eq(m.n_pending, 1);
+	ck_assert_uint_eq(m.pending[0], 1);
+	/* After the other's: what the first file got since is pending. */
+	model_advance(&m, log.clock);
+	ck_assert_uint_eq(m.n_pending, 1);
+	ck_assert_uint_eq(m.pending[0], 3);
+	ck_assert_uint_eq(m.durable.size, MEM_PAGE + 2 * SECTOR);
+	model_fini(&m);
+	file_close(two.first);
+	file_close(two.rest);
+	mem_fini(&live);
+	mem_fini(&start);
+	crash_log_fini(&log);
+	loop_free(l);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("crash model");
@@ -401,6 +464,7 @@ int main(void)
 	tcase_add_test(t, what_is_legal_the_model_leaves);
 	tcase_add_test(t, a_write_that_goes_through_overtakes);
 	tcase_add_test(t, overlapping_flushes);
+	tcase_add_test(t, an_fdatasync_covers_its_own_file);
 	tcase_add_test(t, the_smallest_failing_subset);
 	tcase_add_test(t, tearing);
 	suite_add_tcase(s, t);
