@@ -355,6 +355,7 @@ static int copy_to_target(const struct options *o, struct copy *c)
 	c->min_sparse = o->min_sparse;
 	c->compress = o->compress;
 	c->any_order = o->any_order;
+	c->rate = o->rate;
 	c->salvage = o->salvage;
 	c->quiet = o->quiet;
 	/* What we made is new and holds nothing yet; a device holds what it held. */
@@ -446,6 +447,7 @@ const struct img_cmd img_convert = {
 		"  -n                      write into an output that exists\n"
 		"      --target-is-zero    with -n: the output reads as zeros\n"
 		"  -l SNAPSHOT             copy an internal snapshot\n"
+		"  -r RATE                 at most so many bytes of data in a second\n"
 		"      --salvage           what cannot be read becomes zeros\n"
 		"  -t CACHE, -T CACHE      cache modes: output (default: unsafe) and sources\n"
 		"      --image-opts, --target-image-opts\n"

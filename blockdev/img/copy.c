@@ -58,6 +58,7 @@ struct state {
 	uint64_t known_until;          /* kind holds up to here */
 	enum kind kind;
 	uint64_t data_total, data_seen, data_done, chunk_left;
+	uint64_t next_ns; /* with a rate: when the next piece may start */
 	uint64_t turn; /* the piece that may be written */
 	struct fiber_queue turn_q;
 	unsigned alive;
@@ -384,6 +385,32 @@ static void finish_piece(struct state *s, const struct piece *p)
 	}
 }
 
+struct nap {
+	struct loop_timer timer;
+	struct fiber *fiber;
+};
+
+static void nap_over(struct loop_timer *t)
+{
+	fiber_wake(container_of(t, struct nap, timer)->fiber);
+}
+
+/* Waits until the rate allows len bytes more. */
+static void wait_rate(struct state *s, uint64_t len)
+{
+	struct nap n = {.timer.fn = nap_over, .fiber = fiber_self()};
+	uint64_t now = loop_now_ns(), start;
+
+	if (!s->c->rate)
+		return;
+	start = max_u64(now, s->next_ns);
+	s->next_ns = start + (uint64_t)((double)len * 1e9 / (double)s->c->rate);
+	if (start == now)
+		return;
+	loop_timer_set(s->c->loop, &n.timer, start);
+	fiber_suspend();
+}
+
 static void work(struct fiber_start *start)
 {
 	struct worker *w = container_of(start, struct worker, start);
@@ -393,8 +420,12 @@ static void work(struct fiber_start *start)
 	w->fiber = fiber_self();
 	while (next_piece(s, &p)) {
 		uint64_t err_off = p.off;
-		int err = p.kind == KIND_DATA ? read_piece(s->c, &p, w->buf, &err_off) : 0;
+		int err = 0;
 
+		if (p.kind == KIND_DATA) {
+			wait_rate(s, p.len);
+			err = read_piece(s->c, &p, w->buf, &err_off);
+		}
 		if (err)
 			fail(s, err, "reading", err_off);
 		wait_turn(s, p.seq);

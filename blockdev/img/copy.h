@@ -32,6 +32,7 @@ struct copy {
 	bool zero_init;          /* the target reads as zeros */
 	bool over_backing;       /* what the top layer of the source has not, the target need not */
 	uint64_t backing_size;   /* over_backing: beyond it the target reads as zeros */
+	uint64_t rate;           /* bytes of data in a second, at most; 0: any */
 	bool quiet;
 	struct progress *progress;
 };

@@ -323,6 +323,18 @@ measures() {
 measures
 result "measure: 13 images and 5 sizes, as raw and as qcow2 of many shapes"
 
+limited() {
+	head -c 6291456 /dev/urandom >rate.raw
+	start=$(date +%s%N)
+	"$SLUICE" img convert -r 8M -f raw -O qcow2 rate.raw s.img 2>why || return 1
+	took=$((($(date +%s%N) - start) / 1000000))
+	qemu-img compare rate.raw s.img >>why || return 1
+	# The first of three pieces may go at once.
+	[ $took -ge 480 ] || { echo "took $took ms" >>why && return 1; }
+}
+limited
+result "convert -r: no faster than it was told"
+
 # --- helps ----------------------------------------------------------------------------------------
 
 for c in map compare convert dd measure bench; do
