@@ -165,6 +165,8 @@ R9: a header that may name either refcount table|blockdev/qcow2/refcount.c|u:tes
 	's/q->fmt\.sync\.err = err;/;/'
 R9: a header that may name either L1 table|blockdev/qcow2/resize.c|u:test_block|
 	's/q->fmt\.sync\.err = err;/;/'
+R9: a failed fdatasync of a data file is final|blockdev/qcow2/data_file.c|u:test_qcow2_data_file|
+	's/if \(err && !q->fmt\.sync\.err\)/if (0)/'
 R9: a table that was not written stays dirty|blockdev/qcow2/commit.c|f:5:512|
 	's/err \? p->bits : 0/0/'
 R9: an L1 sector that was not written stays dirty|blockdev/qcow2/commit.c|f:2:512 lazy|
