@@ -21,6 +21,7 @@
  * Not here: opening and closing (disk.c), what a flush must order (the formats).
  */
 #include <string.h>
+#include <unistd.h>
 #include "blockdev/block_int.h"
 
 static_assert(sizeof(struct file_req) <= BLK_REQ_ROOM * sizeof(uint64_t), "room for a file_req");
@@ -142,6 +143,25 @@ static void epoch_leave(struct format *fmt, const struct blk_req *r)
 	fmt->in_epoch[r->epoch & 1]--;
 }
 
+/* What is acknowledged without being durable.  Only the loop writes these. */
+static void owed_set(struct owed *o, uint64_t bytes, uint64_t since_ns)
+{
+	__atomic_store_n(&o->bytes, bytes, __ATOMIC_RELAXED);
+	__atomic_store_n(&o->since_ns, since_ns, __ATOMIC_RELAXED);
+}
+
+static void owed_add(struct owed *o, uint64_t bytes, uint64_t since_ns)
+{
+	owed_set(o, o->bytes + bytes, o->since_ns ? o->since_ns : since_ns);
+}
+
+/* What a round that begins now will make durable, with what earlier ones failed to. */
+static void owed_stage(struct disk *d)
+{
+	owed_add(&d->owed[1], d->owed[0].bytes, d->owed[0].since_ns);
+	owed_set(&d->owed[0], 0, 0);
+}
+
 /* The format is done with r.  On the loop or in r's own fiber. */
 static void format_done(struct blk_req *r, int err)
 {
@@ -154,6 +174,7 @@ static void format_done(struct blk_req *r, int err)
 	}
 	r->seq = ++d->acked;
 	if (!owes_durability(d, r)) {
+		owed_add(&d->owed[0], r->len, loop_now_ns());
 		acknowledge(r, 0);
 		return;
 	}
@@ -292,17 +313,34 @@ static int commit_round(struct disk *d)
 
 	if (all_committed(d))
 		return 0;
+	owed_stage(d);
 	err = d->fmt->ops->flush(d->fmt);
-	if (!err)
+	if (!err) {
 		d->committed = upto;
+		owed_set(&d->owed[1], 0, 0);
+	}
 	return err;
+}
+
+static void wce_tell(const struct disk *d)
+{
+	uint64_t one = 1;
+
+	if (d->wce_event_fd >= 0) {
+		ssize_t n = write(d->wce_event_fd, &one, sizeof(one));
+
+		(void)n; /* a full counter wakes as well */
+	}
 }
 
 static void wce_settle(struct disk *d, struct wce_change *c, int err)
 {
 	if (!err) {
+		__atomic_store_n(&d->wce_by, c->monitor ? WCE_BY_MONITOR : WCE_BY_GUEST,
+			__ATOMIC_RELAXED);
 		__atomic_store_n(&d->wce, c->enable, __ATOMIC_RELEASE);
 		d->stats.wce_changes++;
+		wce_tell(d);
 	}
 	in_flight_drop(d);
 	if (d->tap)
@@ -440,6 +478,30 @@ void disk_set_wce(struct disk *d, struct wce_change *c)
 	}
 	list_add_tail(&d->wce_waiting, &c->link);
 	commit_kick(d);
+}
+
+enum wce_by disk_wce_by(const struct disk *d)
+{
+	return __atomic_load_n(&d->wce_by, __ATOMIC_RELAXED);
+}
+
+void disk_wce_notify(struct disk *d, int event_fd)
+{
+	d->wce_event_fd = event_fd;
+}
+
+uint64_t disk_owed(const struct disk *d, uint64_t *since_ns)
+{
+	uint64_t bytes = 0;
+
+	*since_ns = 0;
+	for (unsigned i = ARRAY_SIZE(d->owed); i-- > 0;) {
+		uint64_t since = __atomic_load_n(&d->owed[i].since_ns, __ATOMIC_RELAXED);
+
+		bytes += __atomic_load_n(&d->owed[i].bytes, __ATOMIC_RELAXED);
+		*since_ns = *since_ns ? *since_ns : since;
+	}
+	return bytes;
 }
 
 /* ---- waiting ---- */
@@ -600,6 +662,7 @@ void block_init(struct disk *d)
 	list_init(&d->finished);
 	list_init(&d->waiting);
 	list_init(&d->wce_waiting);
+	d->wce_event_fd = -1;
 	fiber_queue_init(&d->idle);
 	fiber_lock_init(&d->cor_lock);
 	loop_work_init(&d->finished_work, finished_work);

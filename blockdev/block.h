@@ -147,6 +147,7 @@ bool disk_wce(const struct disk *d);
 struct wce_change {
 	void (*done)(struct wce_change *c, int err);
 	bool enable;
+	bool monitor; /* asked for by the user, not by the guest */
 	/* block.c's */
 	struct disk *disk;
 	struct list link;
@@ -156,6 +157,16 @@ struct wce_change {
 };
 void disk_set_wce(struct disk *d, struct wce_change *c);
 bool disk_wce_default(const struct disk *d); /* at power-on */
+/* Who changed it last; any thread.  A reset that brings the default back counts as the guest's. */
+enum wce_by { WCE_BY_POWER_ON, WCE_BY_GUEST, WCE_BY_MONITOR };
+enum wce_by disk_wce_by(const struct disk *d);
+/* From now on this eventfd is written after each change; -1: none. */
+void disk_wce_notify(struct disk *d, int event_fd);
+/*
+ * Bytes written, zeroed or discarded that were acknowledged and are not yet durable; *since_ns:
+ * when the oldest of them was acknowledged (CLOCK_MONOTONIC), 0: there are none.  Any thread.
+ */
+uint64_t disk_owed(const struct disk *d, uint64_t *since_ns);
 
 /*
  * Who is told of what a disk is asked and answers, on its loop.  Reads and what is refused at once

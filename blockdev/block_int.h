@@ -8,6 +8,10 @@
 #include "blockdev/block.h"
 #include "blockdev/format.h"
 
+struct owed {
+	uint64_t bytes, since_ns; /* since_ns 0: nothing */
+};
+
 struct disk {
 	struct loop *loop;
 	struct format *fmt;
@@ -38,6 +42,11 @@ struct disk {
 	bool commit_running;
 	struct loop_work commit_work;
 	struct fiber_start commit_start;
+
+	/* Acknowledged and not durable: [0] since the last round began, [1] before.  Atomic. */
+	struct owed owed[2];
+	enum wce_by wce_by; /* atomic */
+	int wce_event_fd;   /* or -1 */
 
 	struct disk_stats stats; /* the guest's part; the host's is the file's */
 };

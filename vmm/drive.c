@@ -185,3 +185,8 @@ struct disk *drive_disk(const struct drive *d)
 {
 	return d->disk;
 }
+
+unsigned drive_index(const struct drive *d)
+{
+	return d->index;
+}

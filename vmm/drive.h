@@ -53,5 +53,6 @@ void drive_mark(struct drive *d, enum mark_by by, const char *text, size_t len);
 
 struct loop *drive_loop(const struct drive *d);
 struct disk *drive_disk(const struct drive *d);
+unsigned drive_index(const struct drive *d); /* N of "driveN" */
 
 #endif

@@ -34,6 +34,7 @@
 #include "vmm/firmware.h"
 #include "vmm/irq_setup.h"
 #include "vmm/kvm.h"
+#include "vmm/monitor.h"
 #include "vmm/stop.h"
 #include "vmm/vcpu.h"
 
@@ -55,6 +56,10 @@ struct machine {
 	unsigned n_drives;
 	struct ide_drive_opts ide[IDE_DRIVES]; /* by index */
 	bool has_ide;
+	struct monitor *monitor; /* or NULL */
+	bool paused;             /* by the monitor, or not started yet */
+	bool started;
+	bool quit;
 	int wake_fd;
 	_Atomic bool fault_told; /* the user knows of a triple fault */
 	_Atomic int event;       /* 0: none, else an EVENT_WORD */
@@ -62,6 +67,7 @@ struct machine {
 
 /* What ended the wait, in one word so that the first one wins. */
 enum { FAILED = EV_EXIT + 1 };
+#define MONITOR_ASKED 1 /* EV_RESET: it was the monitor */
 #define EVENT_WORD(ev, code) (0x10000 | (ev) << 8 | ((code)&0xff))
 #define EVENT_KIND(word)     ((word) >> 8 & 0xff)
 #define EVENT_CODE(word)     ((word)&0xff)
@@ -365,8 +371,67 @@ static int machine_reset(struct machine *m, struct why *why)
 	atomic_store(&m->event, 0);
 	n = read(m->wake_fd, &count, sizeof(count));
 	(void)n; /* nothing to read is fine */
-	vcpus_resume(m->vcpus);
+	if (!m->paused)
+		vcpus_resume(m->vcpus);
 	return 0;
+}
+
+/* ---- what the monitor asks for, on the main thread ---- */
+
+static const char *host_status(void *arg)
+{
+	const struct machine *m = arg;
+
+	return !m->paused ? "running" : m->started ? "paused" : "prelaunch";
+}
+
+static void host_stop(void *arg)
+{
+	struct machine *m = arg;
+
+	if (m->paused)
+		return;
+	console_hurry(m->console, true);
+	vcpus_pause(m->vcpus);
+	console_hurry(m->console, false);
+	m->paused = true;
+	monitor_event(m->monitor, "STOP", NULL);
+}
+
+static void host_cont(void *arg)
+{
+	struct machine *m = arg;
+
+	if (!m->paused)
+		return;
+	m->paused = false;
+	m->started = true;
+	vcpus_resume(m->vcpus);
+	monitor_event(m->monitor, "RESUME", NULL);
+}
+
+static void host_button(void *arg)
+{
+	acpi_pm_button(((struct machine *)arg)->pm);
+}
+
+static void host_reset(void *arg)
+{
+	event_set(arg, EV_RESET, MONITOR_ASKED);
+}
+
+static void host_quit(void *arg)
+{
+	((struct machine *)arg)->quit = true;
+}
+
+static int monitor_start(struct machine *m, struct why *why)
+{
+	struct monitor_host h = {.arg = m, .drives = m->drives, .n_drives = m->n_drives,
+		.wake_fd = m->wake_fd, .status = host_status, .stop = host_stop, .cont = host_cont,
+		.button = host_button, .reset = host_reset, .quit = host_quit};
+
+	return m->c->monitor ? monitor_open(m->c->monitor, &h, &m->monitor, why) : 0;
 }
 
 /* Milliseconds to wait at most; -1: for ever. */
@@ -384,17 +449,37 @@ static int time_left_ms(uint64_t deadline_ns)
 /* Until there is an event, a wish to end, or no time left; moves input meanwhile. */
 static void machine_wait(struct machine *m, uint64_t deadline_ns)
 {
-	while (!atomic_load(&m->event) && !stop_signal()) {
-		struct pollfd f[3] = {{.fd = m->wake_fd, .events = POLLIN},
+	while (!atomic_load(&m->event) && !stop_signal() && !m->quit) {
+		struct pollfd f[] = {{.fd = m->wake_fd, .events = POLLIN},
 			{.fd = console_room_fd(m->console), .events = POLLIN},
-			{.fd = console_input_fd(m->console), .events = POLLIN}};
+			{.fd = console_input_fd(m->console), .events = POLLIN},
+			{.fd = monitor_fd(m->monitor), .events = POLLIN}};
 		int ms = time_left_ms(deadline_ns);
+		uint64_t count;
 
 		if (!ms)
 			return;
-		if (poll(f, ARRAY_SIZE(f), ms) > 0 && (f[1].revents || f[2].revents))
+		if (poll(f, ARRAY_SIZE(f), ms) <= 0)
+			continue;
+		if (f[1].revents || f[2].revents)
 			console_input(m->console);
+		/* Before looking at what it announces: what comes later wakes again. */
+		if (f[0].revents && read(m->wake_fd, &count, sizeof(count)) < 0)
+			continue;
+		if (f[0].revents || f[3].revents)
+			monitor_turn(m->monitor);
 	}
+}
+
+static json_t *cause(bool guest, const char *reason)
+{
+	return json_pack("{s:b, s:s}", "guest", (int)guest, "reason", reason);
+}
+
+static void tell_shutdown(struct machine *m, bool guest, const char *reason)
+{
+	monitor_turn(m->monitor);
+	monitor_event(m->monitor, "SHUTDOWN", cause(guest, reason));
 }
 
 /* Runs the guest until its end; returns the exit status. */
@@ -405,25 +490,41 @@ static int machine_loop(struct machine *m, struct machine_report *r)
 
 	if (m->c->timeout_s)
 		deadline = loop_now_ns() + m->c->timeout_s * 1000000000ULL;
-	vcpus_resume(m->vcpus);
+	m->paused = m->c->start_paused;
+	m->started = !m->paused;
+	if (!m->paused)
+		vcpus_resume(m->vcpus);
 	for (;;) {
+		bool asked;
 		int word, err;
 
 		machine_wait(m, deadline);
 		word = atomic_load(&m->event);
-		if (stop_signal())
+		if (stop_signal()) {
+			tell_shutdown(m, false, "host-signal");
 			return MACHINE_SIGNAL + stop_signal();
+		}
+		if (m->quit) {
+			tell_shutdown(m, false, "host-qmp-quit");
+			return MACHINE_OK;
+		}
 		if (!word) {
 			log_error("the guest did not end within %u s", m->c->timeout_s);
 			return MACHINE_TIMEOUT;
 		}
-		if (EVENT_KIND(word) == EV_EXIT)
-			return EVENT_CODE(word);
+		asked = EVENT_KIND(word) == EV_RESET && EVENT_CODE(word) == MONITOR_ASKED;
 		if (EVENT_KIND(word) == FAILED)
 			return MACHINE_FAILED;
-		if (EVENT_KIND(word) == EV_POWEROFF || m->c->no_reboot)
-			return MACHINE_OK;
+		if (EVENT_KIND(word) != EV_RESET || m->c->no_reboot) {
+			tell_shutdown(m, !asked,
+				asked                            ? "host-qmp-system-reset" :
+				EVENT_KIND(word) == EV_RESET ? "guest-reset" :
+								   "guest-shutdown");
+			return EVENT_KIND(word) == EV_EXIT ? EVENT_CODE(word) : MACHINE_OK;
+		}
 		r->resets++;
+		monitor_event(m->monitor, "RESET",
+			cause(!asked, asked ? "host-qmp-system-reset" : "guest-reset"));
 		err = machine_reset(m, &why);
 		if (err) {
 			log_error("reset: %s", why_text(&why, err));
@@ -450,6 +551,8 @@ int machine_run(const struct machine_config *c, uint64_t start_ns, struct machin
 	err = m->wake_fd < 0 ? -errno : stop_watch(m->wake_fd, console_restore_terminal);
 	if (!err)
 		err = machine_build(m, &why);
+	if (!err)
+		err = monitor_start(m, &why);
 	if (err) {
 		log_error("%s", why_text(&why, err));
 	} else {
@@ -460,6 +563,7 @@ int machine_run(const struct machine_config *c, uint64_t start_ns, struct machin
 				(double)(vcpus_started_ns(m->vcpus) - start_ns) / 1e6;
 	}
 	console_restore_terminal();
+	monitor_close(m->monitor);
 	if (machine_unbuild(m, r) && r->status == MACHINE_OK)
 		r->status = MACHINE_USER;
 	stop_unwatch();

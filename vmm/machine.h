@@ -23,6 +23,8 @@ struct machine_config {
 	unsigned n_drives;
 	unsigned timeout_s; /* 0: none */
 	bool no_reboot;     /* a reset ends the run */
+	const char *monitor; /* monitor.h; NULL: none */
+	bool start_paused;   /* until the monitor says cont */
 };
 
 /* Exit statuses of `sluice run` besides the guest's own. */

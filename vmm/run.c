@@ -46,6 +46,8 @@ static int run_machine(const struct run_options *o, uint64_t start_ns)
 		.n_drives = o->n_drives,
 		.timeout_s = o->timeout_s,
 		.no_reboot = o->no_reboot,
+		.monitor = o->monitor,
+		.start_paused = o->start_paused,
 		.boot_order = o->boot_order};
 	struct machine_report report;
 	struct why why = {{0}};

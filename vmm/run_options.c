@@ -13,6 +13,7 @@
 #include "devices/platform.h"
 #include "devices/virtio_blk.h"
 #include "vmm/console.h"
+#include "vmm/monitor.h"
 #include "vmm/options.h"
 
 static const char *const iface_names[] = {"virtio", "ide", NULL};
@@ -150,6 +151,11 @@ static const struct opt run_table[] = {
 		.set = drive_add},
 	{OPT("serial", OPT_STRING, RUN(serial), "WHERE",
 		"the serial port: stdio (default), null or file:PATH")},
+	{OPT("monitor", OPT_STRING, RUN(monitor), "unix:PATH",
+		"QMP on a Unix socket that is made there; ,server and ,nowait may follow")},
+	{OPT("qmp", OPT_STRING, RUN(monitor), "unix:PATH", "the same")},
+	{OPT("S", OPT_FLAG, RUN(start_paused), NULL,
+		"start stopped: the monitor's cont lets the guest run")},
 	{OPT("timeout", OPT_UINT, RUN(timeout_s), "SECONDS", "end the machine after that time"),
 		.min = 1, .max = 10000000},
 	{OPT("no-reboot", OPT_FLAG, RUN(no_reboot), NULL, "a reset by the guest ends the run")},
@@ -214,6 +220,12 @@ int run_options_parse(struct run_options *o, int argc, char **argv, struct why *
 	if (!console_spec_ok(o->serial))
 		return why_set(
 			why, -EINVAL, "-serial %s: expected stdio, null or file:PATH", o->serial);
+	if (o->monitor && !monitor_spec_ok(o->monitor))
+		return why_set(why, -EINVAL,
+			"-monitor %s: expected unix:PATH, then nothing or ,server and ,nowait",
+			o->monitor);
+	if (o->start_paused && !o->monitor)
+		return why_set(why, -EINVAL, "-S needs -monitor: nobody could start the guest");
 	err = place_ide(o, why);
 	if (err)
 		return err;

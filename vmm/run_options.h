@@ -9,10 +9,10 @@
 #include "vmm/machine.h"
 
 struct run_options {
-	const char *kernel, *bios, *initrd, *append, *serial, *stats;
+	const char *kernel, *bios, *initrd, *append, *serial, *stats, *monitor;
 	uint64_t mem_bytes;
 	unsigned smp, timeout_s;
-	bool no_reboot;
+	bool no_reboot, start_paused;
 	unsigned boot_order; /* platform.h: cmos_create() */
 	struct run_drive *drives[MACHINE_DRIVES_MAX];
 	unsigned n_drives;

@@ -413,6 +413,7 @@ END_TEST
 START_TEST(a_failed_fdatasync_is_final)
 {
 	struct bed b;
+	uint64_t since;
 
 	bed_new(&b, formats[_i], CACHE_WRITEBACK);
 	warm_up(&b);
@@ -425,8 +426,40 @@ START_TEST(a_failed_fdatasync_is_final)
 	ck_assert_int_eq(call(&b, BLK_WRITE, 0, 4096, 0), -EIO);
 	ck_assert_int_eq(set_wce(&b, false), -EIO);
 	ck_assert(disk_wce(b.d));
+	ck_assert_uint_gt(disk_owed(b.d, &since), 0);
+	ck_assert_uint_gt(since, 0);
 	ck_assert_int_eq(call(&b, BLK_READ, 0, 4096, 0), 0);
 	ck_assert_int_eq(disk_close(b.d, NULL), -EIO);
+	bed_free(&b);
+}
+END_TEST
+
+START_TEST(what_is_acknowledged_and_not_durable_is_counted)
+{
+	uint64_t since, first;
+	struct bed b;
+
+	bed_new(&b, formats[_i], CACHE_WRITEBACK);
+	warm_up(&b);
+	ck_assert_uint_eq(disk_owed(b.d, &since), 0);
+	ck_assert_uint_eq(since, 0);
+	ck_assert_int_eq(disk_wce_by(b.d), WCE_BY_POWER_ON);
+	ck_assert_int_eq(call(&b, BLK_WRITE, 0, 4096, 0), 0);
+	ck_assert_uint_eq(disk_owed(b.d, &first), 4096);
+	ck_assert_uint_gt(first, 0);
+	ck_assert_uint_le(first, loop_now_ns());
+	ck_assert_int_eq(call(&b, BLK_WRITE, 4096, 512, 0), 0);
+	ck_assert_uint_eq(disk_owed(b.d, &since), 4608);
+	ck_assert_uint_eq(since, first);
+	ck_assert_int_eq(call(&b, BLK_FLUSH, 0, 0, 0), 0);
+	ck_assert_uint_eq(disk_owed(b.d, &since), 0);
+	ck_assert_uint_eq(since, 0);
+	ck_assert_int_eq(call(&b, BLK_WRITE, 0, 4096, 0), 0);
+	ck_assert_int_eq(set_wce(&b, false), 0);
+	ck_assert_int_eq(disk_wce_by(b.d), WCE_BY_GUEST);
+	ck_assert_int_eq(call(&b, BLK_WRITE, 0, 4096, 0), 0);
+	ck_assert_uint_eq(disk_owed(b.d, &since), 0);
+	ck_assert_int_eq(disk_close(b.d, NULL), 0);
 	bed_free(&b);
 }
 END_TEST
@@ -643,6 +676,7 @@ int main(void)
 	tcase_add_loop_test(t, writes_that_wait_together_share_their_commits, 0, n);
 	tcase_add_loop_test(t, flushes_that_overlap_are_merged, 0, n);
 	tcase_add_loop_test(t, requests_outside_the_disk_and_writes_to_a_readonly_one_fail, 0, n);
+	tcase_add_loop_test(t, what_is_acknowledged_and_not_durable_is_counted, 0, n);
 	tcase_add_loop_test(t, a_failed_fdatasync_is_final, 0, n);
 	tcase_add_loop_test(t, a_failed_fdatasync_of_our_own_is_final, 0, n);
 	tcase_add_loop_test(t, the_first_flush_is_carried_out, 0, n);

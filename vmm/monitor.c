@@ -1,0 +1,465 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * monitor.c - the socket, the words that come through it, and who carries them out.
+ *
+ * A command is a JSON object; where it ends is found by counting brackets, because clients need not
+ * end lines.  Nothing here waits for the client: one that does not read its answers is let
+ * go, so that it cannot hold the machine's main thread.
+ */
+#include "vmm/monitor.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+#include "vmm/machine.h"
+#include "vmm/version.h"
+
+#define COMMAND_MAX 65536 /* bytes of one command */
+
+struct seen {
+	bool wce;
+	enum wce_by by;
+	uint64_t changes;
+};
+
+struct monitor {
+	struct monitor_host host;
+	struct sockaddr_un addr;
+	int listen_fd;
+	int fd;          /* the client; -1: none */
+	bool negotiated; /* it has said qmp_capabilities */
+	struct seen seen[MACHINE_DRIVES_MAX];
+	/* The command that is coming in. */
+	char buf[COMMAND_MAX];
+	size_t n;
+	unsigned depth;
+	bool in_string, escaped;
+};
+
+/* ---- out ---- */
+
+static void client_drop(struct monitor *m)
+{
+	if (m->fd >= 0)
+		close(m->fd);
+	m->fd = -1;
+}
+
+/* Takes o over. */
+static void say(struct monitor *m, json_t *o)
+{
+	char *text = o && m->fd >= 0 ? json_dumps(o, JSON_COMPACT) : NULL;
+	size_t len = text ? strlen(text) : 0;
+
+	if (text) {
+		struct iovec iov[] = {{text, len}, {(void *)(uintptr_t) "\r\n", 2}};
+		struct msghdr msg = {.msg_iov = iov, .msg_iovlen = ARRAY_SIZE(iov)};
+
+		if (sendmsg(m->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)len + 2)
+			client_drop(m);
+	}
+	free(text);
+	json_decref(o);
+}
+
+void monitor_event(struct monitor *m, const char *name, json_t *data)
+{
+	struct timespec t;
+
+	if (!m || m->fd < 0 || !m->negotiated) {
+		json_decref(data);
+		return;
+	}
+	clock_gettime(CLOCK_REALTIME, &t);
+	say(m, json_pack("{s:{s:I, s:I}, s:s, s:o*}", "timestamp", "seconds", (json_int_t)t.tv_sec,
+		       "microseconds", (json_int_t)t.tv_nsec / 1000, "event", name, "data", data));
+}
+
+static json_t *version(void)
+{
+	unsigned major = 0, minor = 0, micro = 0;
+
+	if (sscanf(SLUICE_VERSION, "%u.%u.%u", &major, &minor, &micro) != 3)
+		assert(!"three numbers");
+	return json_pack("{s:{s:i, s:i, s:i}, s:s}", "qemu", "major", (int)major, "minor",
+		(int)minor, "micro", (int)micro, "package", "sluice-" SLUICE_VERSION);
+}
+
+/* ---- commands ---- */
+
+typedef json_t *command_fn(struct monitor *m, json_t *args, struct monitor_error *e);
+
+static json_t *cmd_capabilities(struct monitor *m, json_t *args, struct monitor_error *e)
+{
+	json_t *enable = json_object_get(args, "enable");
+
+	if (enable && json_array_size(enable))
+		return monitor_fail(e, "GenericError", "no capability can be enabled");
+	if (m->negotiated)
+		return monitor_fail(e, "CommandNotFound",
+			"Capabilities negotiation is already complete, command ignored");
+	m->negotiated = true;
+	return json_object();
+}
+
+static json_t *cmd_version(struct monitor *m, json_t *args, struct monitor_error *e)
+{
+	return version();
+}
+
+static json_t *cmd_status(struct monitor *m, json_t *args, struct monitor_error *e)
+{
+	const char *status = m->host.status(m->host.arg);
+
+	return json_pack("{s:b, s:b, s:s}", "running", !strcmp(status, "running"), "singlestep", 0,
+		"status", status);
+}
+
+static json_t *cmd_stop(struct monitor *m, json_t *args, struct monitor_error *e)
+{
+	m->host.stop(m->host.arg);
+	return json_object();
+}
+
+static json_t *cmd_cont(struct monitor *m, json_t *args, struct monitor_error *e)
+{
+	m->host.cont(m->host.arg);
+	return json_object();
+}
+
+static json_t *cmd_reset(struct monitor *m, json_t *args, struct monitor_error *e)
+{
+	m->host.reset(m->host.arg);
+	return json_object();
+}
+
+static json_t *cmd_powerdown(struct monitor *m, json_t *args, struct monitor_error *e)
+{
+	m->host.button(m->host.arg);
+	monitor_event(m, "POWERDOWN", NULL);
+	return json_object();
+}
+
+static json_t *cmd_quit(struct monitor *m, json_t *args, struct monitor_error *e)
+{
+	m->host.quit(m->host.arg);
+	return json_object();
+}
+
+static json_t *cmd_block(struct monitor *m, json_t *args, struct monitor_error *e)
+{
+	return monitor_query_block(&m->host, args, e);
+}
+
+static json_t *cmd_blockstats(struct monitor *m, json_t *args, struct monitor_error *e)
+{
+	return monitor_query_blockstats(&m->host, args, e);
+}
+
+static json_t *cmd_write_cache(struct monitor *m, json_t *args, struct monitor_error *e)
+{
+	return monitor_set_write_cache(&m->host, args, e);
+}
+
+static command_fn cmd_commands;
+
+static const struct command {
+	const char *name;
+	command_fn *fn;
+	bool takes_arguments;
+} commands[] = {
+	{"qmp_capabilities", cmd_capabilities, true},
+	{"query-version", cmd_version, false},
+	{"query-commands", cmd_commands, false},
+	{"query-status", cmd_status, false},
+	{"query-block", cmd_block, false},
+	{"query-blockstats", cmd_blockstats, false},
+	{"stop", cmd_stop, false},
+	{"cont", cmd_cont, false},
+	{"system_reset", cmd_reset, false},
+	{"system_powerdown", cmd_powerdown, false},
+	{"quit", cmd_quit, false},
+	{"x-block-set-write-cache", cmd_write_cache, true},
+};
+
+static json_t *cmd_commands(struct monitor *m, json_t *args, struct monitor_error *e)
+{
+	json_t *a = json_array();
+
+	for (unsigned i = 0; i < ARRAY_SIZE(commands); i++)
+		json_array_append_new(a, json_pack("{s:s}", "name", commands[i].name));
+	return a;
+}
+
+static json_t *execute(struct monitor *m, json_t *o, struct monitor_error *e)
+{
+	const char *name = json_string_value(json_object_get(o, "execute"));
+	json_t *args = json_object_get(o, "arguments"), *none, *result;
+	const struct command *c = NULL;
+
+	if (!name)
+		return monitor_fail(e, "GenericError", "QMP input lacks member 'execute'");
+	for (unsigned i = 0; i < ARRAY_SIZE(commands); i++) {
+		if (!strcmp(commands[i].name, name))
+			c = &commands[i];
+	}
+	if (!m->negotiated && (!c || c->fn != cmd_capabilities))
+		return monitor_fail(e, "CommandNotFound",
+			"Expecting capabilities negotiation with 'qmp_capabilities'");
+	if (!c)
+		return monitor_fail(
+			e, "CommandNotFound", "The command %s has not been found", name);
+	if (args && !json_is_object(args))
+		return monitor_fail(
+			e, "GenericError", "QMP input member 'arguments' must be an object");
+	if (args && json_object_size(args) && !c->takes_arguments)
+		return monitor_fail(e, "GenericError", "%s takes no arguments", name);
+	none = json_object();
+	result = c->fn(m, args ? args : none, e);
+	json_decref(none);
+	return result;
+}
+
+static void handle(struct monitor *m, const char *text, size_t len)
+{
+	struct monitor_error e = {"GenericError", "out of memory"};
+	json_error_t bad;
+	json_t *o = json_loadb(text, len, JSON_REJECT_DUPLICATES, &bad);
+	json_t *result = NULL, *answer;
+
+	if (o)
+		result = execute(m, o, &e);
+	else
+		monitor_fail(&e, "GenericError", "JSON parse error: %s", bad.text);
+	answer = result ? json_pack("{s:o}", "return", result)
+			: json_pack("{s:{s:s, s:s}}", "error", "class", e.class, "desc", e.desc);
+	if (o && json_object_get(o, "id"))
+		json_object_set(answer, "id", json_object_get(o, "id"));
+	json_decref(o);
+	say(m, answer);
+}
+
+/* ---- in ---- */
+
+static void command_start(struct monitor *m)
+{
+	m->n = 0;
+	m->depth = 0;
+	m->in_string = m->escaped = false;
+}
+
+/* Has c, just added, ended the command? */
+static bool command_ends(struct monitor *m, char c)
+{
+	if (m->in_string) {
+		if (m->escaped)
+			m->escaped = false;
+		else if (c == '\\')
+			m->escaped = true;
+		else if (c == '"')
+			m->in_string = false;
+		return false;
+	}
+	if (c == '"')
+		m->in_string = true;
+	else if (c == '{' || c == '[')
+		m->depth++;
+	else if (c == '}' || c == ']')
+		return m->depth <= 1 || !--m->depth;
+	/* What is not inside brackets is no command: up to the end of the line it is refused. */
+	return c == '\n' && !m->depth;
+}
+
+static void take(struct monitor *m, const char *p, size_t n)
+{
+	for (size_t i = 0; i < n && m->fd >= 0; i++) {
+		if (!m->n && (p[i] == ' ' || p[i] == '\t' || p[i] == '\r' || p[i] == '\n'))
+			continue;
+		if (m->n == sizeof(m->buf)) {
+			log_warn("-monitor: a command of more than %d bytes", COMMAND_MAX);
+			client_drop(m);
+			return;
+		}
+		m->buf[m->n++] = p[i];
+		if (command_ends(m, p[i])) {
+			handle(m, m->buf, m->n);
+			command_start(m);
+		}
+	}
+}
+
+static void client_new(struct monitor *m)
+{
+	m->fd = accept4(m->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (m->fd < 0)
+		return;
+	command_start(m);
+	m->negotiated = false;
+	say(m, json_pack("{s:{s:o, s:[]}}", "QMP", "version", version(), "capabilities"));
+}
+
+static void client_read(struct monitor *m)
+{
+	char buf[4096];
+	ssize_t n = recv(m->fd, buf, sizeof(buf), MSG_DONTWAIT);
+
+	if (n > 0)
+		take(m, buf, (size_t)n);
+	else if (!n || (errno != EAGAIN && errno != EINTR))
+		client_drop(m);
+}
+
+/* Tells of changes since the last turn; several of one drive in one turn are told as one. */
+static void look_at_drives(struct monitor *m)
+{
+	for (unsigned i = 0; i < m->host.n_drives; i++) {
+		const struct disk *d = drive_disk(m->host.drives[i]);
+		struct disk_stats s;
+
+		disk_stats_get(d, &s);
+		if (s.wce_changes == m->seen[i].changes)
+			continue;
+		if (disk_wce(d) != m->seen[i].wce || disk_wce_by(d) != m->seen[i].by)
+			monitor_event(m, "X_BLOCK_WRITE_CACHE_CHANGED",
+				monitor_write_cache(m->host.drives[i]));
+		m->seen[i] = (struct seen){disk_wce(d), disk_wce_by(d), s.wce_changes};
+	}
+}
+
+int monitor_fd(const struct monitor *m)
+{
+	return !m ? -1 : m->fd >= 0 ? m->fd : m->listen_fd;
+}
+
+void monitor_turn(struct monitor *m)
+{
+	struct pollfd f = {.fd = monitor_fd(m), .events = POLLIN};
+
+	if (!m)
+		return;
+	look_at_drives(m);
+	if (poll(&f, 1, 0) <= 0)
+		return;
+	if (m->fd >= 0)
+		client_read(m);
+	else
+		client_new(m);
+	look_at_drives(m);
+}
+
+/* ---- the socket ---- */
+
+static bool parse(const char *spec, struct sockaddr_un *a)
+{
+	size_t len;
+
+	if (strncmp(spec, "unix:", 5))
+		return false;
+	spec += 5;
+	len = strcspn(spec, ",");
+	if (!len || len >= sizeof(a->sun_path))
+		return false;
+	*a = (struct sockaddr_un){.sun_family = AF_UNIX};
+	memcpy(a->sun_path, spec, len);
+	for (spec += len; *spec; spec += len) {
+		static const char *const words[] = {
+			"server", "server=on", "nowait", "wait=off", NULL};
+		unsigned i = 0;
+
+		len = strcspn(++spec, ",");
+		while (words[i] && (strlen(words[i]) != len || strncmp(words[i], spec, len)))
+			i++;
+		if (!words[i])
+			return false;
+	}
+	return true;
+}
+
+bool monitor_spec_ok(const char *spec)
+{
+	struct sockaddr_un a;
+
+	return parse(spec, &a);
+}
+
+/* Removes a socket that nobody listens on any more. */
+static int remove_stale(const struct sockaddr_un *a)
+{
+	struct stat st;
+	int fd, err = 0;
+
+	if (lstat(a->sun_path, &st))
+		return 0;
+	if (!S_ISSOCK(st.st_mode))
+		return -EEXIST;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	if (!connect(fd, (const struct sockaddr *)a, sizeof(*a)))
+		err = -EADDRINUSE;
+	else if (errno == ECONNREFUSED)
+		err = unlink(a->sun_path) ? -errno : 0;
+	else
+		err = -errno;
+	close(fd);
+	return err;
+}
+
+static int listen_at(struct monitor *m)
+{
+	int err = remove_stale(&m->addr);
+
+	if (err)
+		return err;
+	m->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (m->listen_fd < 0)
+		return -errno;
+	if (!bind(m->listen_fd, (struct sockaddr *)&m->addr, sizeof(m->addr)) &&
+		!listen(m->listen_fd, 8))
+		return 0;
+	err = -errno;
+	close(m->listen_fd);
+	return err;
+}
+
+int monitor_open(
+	const char *spec, const struct monitor_host *h, struct monitor **out, struct why *why)
+{
+	struct monitor *m = calloc(1, sizeof(*m));
+	int err;
+
+	if (!m)
+		return -ENOMEM;
+	m->host = *h;
+	m->fd = -1;
+	err = parse(spec, &m->addr) ? listen_at(m) : -EINVAL;
+	if (err) {
+		why_set(why, err, "-monitor %s: %s", spec, strerror(-err));
+		free(m);
+		return err;
+	}
+	for (unsigned i = 0; i < h->n_drives; i++) {
+		m->seen[i].wce = disk_wce(drive_disk(h->drives[i]));
+		monitor_watch_drive(h->drives[i], h->wake_fd);
+	}
+	*out = m;
+	return 0;
+}
+
+void monitor_close(struct monitor *m)
+{
+	if (!m)
+		return;
+	for (unsigned i = 0; i < m->host.n_drives; i++)
+		monitor_watch_drive(m->host.drives[i], -1);
+	client_drop(m);
+	close(m->listen_fd);
+	unlink(m->addr.sun_path);
+	free(m);
+}

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * monitor.h - QMP on a Unix socket: the user asks the running machine, and changes it.
+ *
+ * All of it runs on the main thread, in the machine's own poll: what stops or resets the
+ * machine needs no lock.  One client at a time; the next one waits in the socket's queue.
+ */
+#ifndef VMM_MONITOR_H
+#define VMM_MONITOR_H
+
+#include <jansson.h>
+#include "vmm/drive.h"
+
+struct monitor;
+
+/* What the monitor may ask of the machine; main thread. */
+struct monitor_host {
+	void *arg;
+	struct drive *const *drives;
+	unsigned n_drives;
+	int wake_fd;                      /* an eventfd that ends the machine's poll */
+	const char *(*status)(void *arg); /* as query-status names it */
+	void (*stop)(void *arg);
+	void (*cont)(void *arg);
+	void (*button)(void *arg);
+	void (*reset)(void *arg); /* once the machine's loop goes on; likewise: */
+	void (*quit)(void *arg);
+};
+
+/* unix:PATH[,server][,nowait]: is it one? */
+bool monitor_spec_ok(const char *spec);
+/*
+ * Listens; *h is copied.  Taken down by monitor_close(), which removes the socket.  0, or -errno
+ * with words; a socket that nobody listens on any more is replaced, anything else is left alone.
+ */
+must_check int monitor_open(
+	const char *spec, const struct monitor_host *h, struct monitor **out, struct why *why);
+void monitor_close(struct monitor *m); /* NULL: nothing */
+
+/* For the poll: what to wait for readable; call turn after each wake-up. */
+int monitor_fd(const struct monitor *m);
+void monitor_turn(struct monitor *m);
+
+/* Tells the client; takes data (NULL: none) over.  m NULL: drops it. */
+void monitor_event(struct monitor *m, const char *name, json_t *data);
+
+/* ---- monitor_block.c: the commands for drives ---- */
+
+/* What the client sees when a command fails. */
+struct monitor_error {
+	const char *class; /* a name from QMP's specification */
+	char desc[256];
+};
+/* NULL: failed, and *e says how. */
+json_t *monitor_query_block(const struct monitor_host *h, json_t *args, struct monitor_error *e);
+json_t *monitor_query_blockstats(
+	const struct monitor_host *h, json_t *args, struct monitor_error *e);
+json_t *monitor_set_write_cache(
+	const struct monitor_host *h, json_t *args, struct monitor_error *e);
+/* The data of the event for a change of the cache bit. */
+json_t *monitor_write_cache(const struct drive *d);
+json_t *monitor_fail(struct monitor_error *e, const char *class, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+/* Changes of the cache bit wake the machine's poll from now on, or (fd -1) no more. */
+void monitor_watch_drive(struct drive *d, int fd);
+
+#endif
