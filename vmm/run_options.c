@@ -19,6 +19,7 @@
 static const char *const iface_names[] = {"virtio", "ide", NULL};
 static const char *const format_names[] = {"raw", "qcow2", NULL};
 static const char *const media_names[] = {"disk", "cdrom", NULL};
+static const char *const lie_names[] = {"no", "flush", NULL};
 static const char *const aio_names[] = {"io_uring", "threads", NULL};
 static const enum loop_aio aio_values[] = {LOOP_AIO_URING, LOOP_AIO_THREADS};
 
@@ -56,6 +57,10 @@ static const struct opt drive_table[] = {
 	{OPT("queues", OPT_UINT, DRIVE(queues), "N",
 		"request queues (default: one per vCPU)"), .min = 1,
 		.max = VIRTIO_BLK_QUEUES_MAX},
+	{OPT("lie", OPT_ENUM, DRIVE(lie), "no|flush",
+		 "flush: a disk that says of what it has in its cache that it is durable, to\n"
+		 "the guest and at the end (default no)"),
+		.names = lie_names},
 	{OPT("trace", OPT_STRING, DRIVE(trace), "FILE",
 		"record what the guest asks of the disk and what that does to the image:\n"
 		"a log for sluice powercut; a write to port 0xf8 and each line on the\n"
@@ -251,6 +256,7 @@ void run_options_drive(const struct run_drive *d, struct drive_config *out)
 						: d->media ? "raw" : NULL,
 			.cache = (enum cache_mode)d->cache,
 			.readonly = d->readonly || d->media,
+			.nosync = d->lie,
 			.l2_cache_bytes = d->l2_cache_bytes,
 			.refcount_cache_bytes = d->refcount_cache_bytes},
 		.aio = d->aio < 0 ? LOOP_AIO_AUTO : aio_values[d->aio],

@@ -21,6 +21,7 @@ struct run_options {
 struct run_drive {
 	char *text; /* owns the words below */
 	const char *file, *serial, *trace;
+	int lie; /* 1: about flushes */
 	int iface, format, cache, aio; /* format -1: not said */
 	bool readonly;
 	bool legacy_off;

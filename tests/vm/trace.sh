@@ -67,6 +67,17 @@ record virtio raw "wce script=off,w3" &&
 	[ "$("$SLUICE" powercut info log --json | sed -n 's/^  "marks": \([0-9]*\),*/\1/p')" -gt 4 ]
 verdict "with the cache off nothing is at risk" $?
 
+# A disk that lies: the guest's flushes come back in order, and none of them reaches the host's.
+rm -f disk.img log
+"$SLUICE" img create -q -f raw disk.img 64M >/dev/null &&
+	timeout 60 "$SLUICE" run -kernel @guest -append "wce script=w4,f,w2,f,off,w1,v" \
+		-timeout 50 -drive file=disk.img,format=raw,lie=flush,trace=log -stats stats.json \
+		>out 2>err </dev/null &&
+	grep -q 'wce steps=7' out && [ "$(count guest flushes)" -eq 2 ] &&
+	[ "$(count guest cache_off)" -eq 1 ] && [ "$(count guest failed)" -eq 0 ] &&
+	[ "$(count host writes)" -eq 7 ] && [ "$(count host fdatasyncs)" -eq 0 ]
+verdict "with lie=flush every flush is acknowledged and none carried out" $?
+
 # The image named as its own log stays what it is.
 "$SLUICE" img create -q -f raw other.img 1M && printf content | dd of=other.img conv=notrunc 2>err
 "$SLUICE" run -kernel @guest -append hello -drive file=disk.img,format=raw,trace=other.img \
