@@ -14,6 +14,7 @@ static const struct command {
 } commands[] = {
 	{"explore", powercut_explore, "try the power cuts of a log, say which ones fail and why"},
 	{"flushes", powercut_flushes, "say which flushes of a log bear a load"},
+	{"judge", powercut_judge, "say whether the disk kept its promises to the guest"},
 	{"info", powercut_info, "say what is in a log, and what was at risk when"},
 	{"replay", powercut_replay, "build the image that one cut of a log leaves"},
 	{"export", powercut_export, "write a log in the format of Linux's dm-log-writes"},
