@@ -306,7 +306,7 @@ static void trim_done(struct blk_req *r, int err)
 	struct ide_drive *d = container_of(r, struct ide_drive, req);
 
 	if (err && err != -ENOTSUP && err != -EOPNOTSUPP) {
-		ide_loop_end(d, ER_ABRT);
+		ide_loop_dma_end(d, ER_ABRT);
 		return;
 	}
 	trim_next(d);
