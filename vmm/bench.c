@@ -29,6 +29,8 @@ const struct bench_bus bench_buses[] = {
 	{ NULL, NULL, NULL, NULL },
 };
 
+static const char *const guest_names[] = { "replay", "linux", NULL };
+
 #define BENCH(name, kind, field, arg, help)                                                        \
 	OPT(name, kind, offsetof(struct bench_opts, field), arg, help)
 static const struct opt table[] = {
@@ -38,6 +40,13 @@ static const struct opt table[] = {
 		"formats of image: raw, qcow2, qcow2+lazy (default: raw,qcow2)")},
 	{BENCH("bus", OPT_STRING, buses, "LIST",
 		"how the guest sees its disk: virtio, ide, ide-pio (default: virtio)")},
+	{BENCH("guest", OPT_ENUM, guest, "replay|linux",
+		 "replay: the test guest sends the requests of a recorded install (default);\n"
+		 "linux: Debian's kernel and dpkg install, where KVM has hardware virtualization"),
+		.names = guest_names},
+	{BENCH("linux-dir", OPT_STRING, linux_dir, "DIR",
+		"for --guest linux: what guest/linux/debian.sh made\n"
+		"(default: $XDG_CACHE_HOME/sluice/debian, else ~/.cache/sluice/debian)")},
 	{BENCH("repeat", OPT_UINT, repeats, "N", "measure each row N times (default: 1)"),
 		.min = 1, .max = 10000},
 	{BENCH("qemu", OPT_FLAG, qemu, NULL, "measure QEMU beside Sluice, in turn")},
@@ -49,7 +58,7 @@ static const struct opt table[] = {
 	{BENCH("trace", OPT_STRING, trace, "DIR",
 		"record Sluice's runs, as -drive trace= does: BUS-FORMAT-MODE-N.log in DIR")},
 	{BENCH("timeout", OPT_UINT, timeout_s, "SECONDS",
-		"give up on a measurement after that time (default: 300)"),
+		"give up on a measurement after that time (default: 300; linux: 3600)"),
 		.min = 1, .max = 1000000},
 	{BENCH("progress", OPT_FLAG, progress, NULL,
 		"show progress; on a terminal it is shown anyway")},
@@ -261,7 +270,6 @@ int bench_main(int argc, char **argv)
 		.formats = "raw,qcow2",
 		.buses = "virtio",
 		.repeats = 1,
-		.timeout_s = 300,
 		.progress = isatty(STDERR_FILENO),
 	} };
 	int err, words = argc > 1 && strcmp(argv[1], "install") == 0 ? 2 : 1;
@@ -275,6 +283,10 @@ int bench_main(int argc, char **argv)
 	}
 	if (!err && words == 1)
 		err = why_set(&why, -EINVAL, "what to measure is missing: sluice bench install");
+	if (!b.o.timeout_s)
+		b.o.timeout_s = b.o.guest == BENCH_LINUX ? 3600 : 300;
+	if (!err && b.o.linux_dir && b.o.guest != BENCH_LINUX)
+		err = why_set(&why, -EINVAL, "--linux-dir goes with --guest linux");
 	if (!err) {
 		bench_child_signals();
 		err = install(&b, &why);

@@ -3,8 +3,8 @@
  * bench.h - what the parts of `sluice bench` share: the cases, a measurement, the results.
  *
  * bench.c reads the options and decides the order, bench_run.c makes one measurement with
- * the help of bench_child.c (processes) and bench_guest.c (what a guest says), bench_report.c
- * and bench_plot.c show the results.
+ * the help of bench_child.c (processes), bench_linux.c (Debian's installer as the guest) and
+ * bench_guest.c (what a guest says), bench_report.c and bench_plot.c show the results.
  */
 #ifndef VMM_BENCH_H
 #define VMM_BENCH_H
@@ -61,9 +61,12 @@ struct bench_row {
 	unsigned n[BENCH_WHO];			 /* made so far */
 };
 
+enum bench_guest_kind { BENCH_REPLAY, BENCH_LINUX };
+
 struct bench_opts {
 	const char *modes, *formats, *buses; /* comma-separated */
-	const char *json, *plot, *keep, *dir, *trace;
+	const char *json, *plot, *keep, *dir, *trace, *linux_dir;
+	int guest; /* enum bench_guest_kind */
 	unsigned repeats, timeout_s;
 	bool qemu, progress;
 };
@@ -77,6 +80,7 @@ struct bench {
 	unsigned n_samples, samples_done;
 	uint64_t t_start_ns;
 	uint64_t tsc_khz, disk_bytes, memory_mib;
+	const char *kernel, *initrd; /* names in dir */
 	char dir[4096];	 /* where images are made */
 	char trace_dir[4096]; /* absolute, of o.trace */
 	bool dir_is_ours; /* remove it at the end */
@@ -89,6 +93,14 @@ must_check int bench_prepare(struct bench *b, struct why *why);
 must_check int bench_measure(struct bench *b, const struct bench_row *r, enum bench_who who,
 	unsigned n, struct bench_sample *s);
 void bench_cleanup(struct bench *b);
+
+/*
+ * bench_linux.c: puts kernel, installer and packages into b->dir as links; what they need.
+ * -ENOENT with words if they have not been made.
+ */
+#define BENCH_PACKAGES "packages.img"
+must_check int bench_linux_prepare(struct bench *b, struct why *why);
+void bench_linux_cleanup(struct bench *b);
 
 /* bench_child.c: a process whose standard output is read line by line. */
 struct bench_child {

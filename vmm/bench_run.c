@@ -116,6 +116,14 @@ static int unpack_trace(struct bench *b, struct why *why)
 	return err;
 }
 
+static int replay_prepare(struct bench *b, struct why *why)
+{
+	b->kernel = GUEST_FILE;
+	b->initrd = TRACE_FILE;
+	return unpack_trace(b, why) ? :
+	       write_file(b, GUEST_FILE, embed_guest_data, embed_guest_size(), why);
+}
+
 /* The guest's clock is the TSC, which both hypervisors pass through as it is. */
 static uint64_t tsc_khz_measure(void)
 {
@@ -177,9 +185,8 @@ int bench_prepare(struct bench *b, struct why *why)
 	if (!err)
 		err = make_dir(b, why);
 	if (!err)
-		err = unpack_trace(b, why);
-	if (!err)
-		err = write_file(b, GUEST_FILE, embed_guest_data, embed_guest_size(), why);
+		err = b->o.guest == BENCH_LINUX ? bench_linux_prepare(b, why) :
+						  replay_prepare(b, why);
 	if (err)
 		return err;
 	b->tsc_khz = tsc_khz_measure();
@@ -194,12 +201,34 @@ void bench_cleanup(struct bench *b)
 
 	if (!b->dir[0])
 		return;
+	bench_linux_cleanup(b);
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
 		snprintf(path, sizeof(path), "%s/%s", b->dir, files[i]);
 		unlink(path);
 	}
 	if (b->dir_is_ours && rmdir(b->dir) < 0)
 		log_warn("%s: %s", b->dir, strerror(errno));
+}
+
+/* The guest and its memory, in words that both hypervisors know. */
+static void guest_args(struct args *a, const struct bench *b, const struct bench_row *r)
+{
+	arg(a, "-kernel");
+	arg(a, "%s", b->kernel);
+	arg(a, "-initrd");
+	arg(a, "%s", b->initrd);
+	arg(a, "-append");
+	if (b->o.guest == BENCH_LINUX)
+		arg(a, "console=ttyS0 panic=-1 quiet loglevel=1 bus=%s", r->bus->name);
+	else
+		arg(a, "install verify verify=written tsc_khz=%llu%s%s",
+			(unsigned long long)b->tsc_khz, r->bus->guest_word[0] ? " " : "",
+			r->bus->guest_word);
+	arg(a, "-m");
+	arg(a, "%lluM", (unsigned long long)b->memory_mib);
+	arg(a, "-serial");
+	arg(a, "stdio");
+	arg(a, "-no-reboot");
 }
 
 /* A comma in a value is written twice. */
@@ -226,20 +255,14 @@ static void sluice_args(struct args *a, const struct bench *b, const struct benc
 		log_name(b, r, n, log, sizeof(log));
 	arg(a, "/proc/self/exe");
 	arg(a, "run");
-	arg(a, "-kernel");
-	arg(a, "%s", GUEST_FILE);
-	arg(a, "-initrd");
-	arg(a, "%s", TRACE_FILE);
-	arg(a, "-append");
-	arg(a, "install verify verify=written tsc_khz=%llu%s%s", (unsigned long long)b->tsc_khz,
-		r->bus->guest_word[0] ? " " : "", r->bus->guest_word);
-	arg(a, "-m");
-	arg(a, "%lluM", (unsigned long long)b->memory_mib);
-	arg(a, "-serial");
-	arg(a, "stdio");
+	guest_args(a, b, r);
 	arg(a, "-drive");
 	arg(a, "if=%s,file=%s,format=%s,cache=%s%s%s", r->bus->iface, image, r->format->format,
 		r->cache, log[0] ? ",trace=" : "", log);
+	if (b->o.guest == BENCH_LINUX) {
+		arg(a, "-drive");
+		arg(a, "if=virtio,file=" BENCH_PACKAGES ",format=raw,readonly=on");
+	}
 	arg(a, "-stats");
 	arg(a, "%s", STATS_FILE);
 }
@@ -247,17 +270,19 @@ static void sluice_args(struct args *a, const struct bench *b, const struct benc
 static void qemu_args(struct args *a, const struct bench *b, const struct bench_row *r,
 	const char *image)
 {
-	args_split(a, "qemu-system-x86_64 -accel kvm -M pc -bios qboot.rom -nodefaults -no-reboot "
-		      "-display none -device isa-debug-exit,iobase=0xf4,iosize=4 -serial stdio "
-		      "-kernel " GUEST_FILE " -initrd " TRACE_FILE " -append");
-	arg(a, "install verify verify=written tsc_khz=%llu%s%s", (unsigned long long)b->tsc_khz,
-		r->bus->guest_word[0] ? " " : "", r->bus->guest_word);
-	arg(a, "-m");
-	arg(a, "%lluM", (unsigned long long)b->memory_mib);
+	args_split(a, "qemu-system-x86_64 -accel kvm -M pc -bios qboot.rom -nodefaults "
+		      "-display none -device isa-debug-exit,iobase=0xf4,iosize=4");
+	if (b->o.guest == BENCH_LINUX)
+		args_split(a, "-cpu host");
+	guest_args(a, b, r);
 	arg(a, "-drive");
 	arg(a, "if=none,id=d0,file=%s,format=%s,cache=%s", image, r->format->format, r->cache);
 	arg(a, "-device");
 	arg(a, "%s,drive=d0", r->bus->qemu_device);
+	if (b->o.guest == BENCH_LINUX) {
+		arg(a, "-drive");
+		arg(a, "if=virtio,file=" BENCH_PACKAGES ",format=raw,readonly=on");
+	}
 }
 
 struct listener {

@@ -67,45 +67,9 @@ unpack_kernel() {
 	mv "$lab/vmlinux.part" "$lab/vmlinux"
 }
 
-# put DIR PROGRAM...: programs with their libraries.
-put() {
-	root=$1
-	shift
-	for p; do
-		mkdir -p "$root/bin"
-		cp -L "$p" "$root/bin/"
-		ldd "$p" 2>/dev/null | grep -o '/[^ ]*' | while read -r l; do
-			mkdir -p "$root/$(dirname "$l")"
-			cp -L "$l" "$root/$l"
-		done
-	done
-}
-
-# modules DIR NAME...: kernel modules, flat, and in modules.order the order to load them in.
-modules() {
-	root=$1
-	shift
-	mkdir -p "$root/modules"
-	for m; do
-		f=$(find "$lab/kernel/lib/modules" -name "$m.ko*" | head -n 1)
-		[ -n "$f" ] || cannot "the kernel's package has no module $m"
-		cp "$f" "$root/modules/$m.ko"
-		echo "$m" >>"$root/modules/order"
-	done
-}
-
-pack() {
-	(cd "$1" && find . | cpio -o -H newc --quiet -R 0:0 | gzip -1)
-}
-
-base() {
-	mkdir -p "$1/bin" "$1/proc" "$1/sys" "$1/dev" "$1/tmp" "$1/mnt" "$1/run"
-	cp -L "$(command -v busybox)" "$1/bin/"
-	for c in sh mount; do ln -sf busybox "$1/bin/$c"; done
-}
-
-virtio="virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk"
-ata="scsi_common scsi_mod libata ata_piix sd_mod cdrom sr_mod"
+kernel_files=$lab/kernel
+# shellcheck source=guest/linux/parts.sh
+. guest/linux/parts.sh
 have_module() {
 	find "$lab/kernel/lib/modules" -name "$1.ko*" | grep -q .
 }
@@ -116,7 +80,7 @@ make_guest() {
 	base "$g"
 	put "$g" "$(command -v mke2fs)" "$(command -v hdparm)"
 	list=
-	for m in $virtio $ata; do
+	for m in $virtio $ata cdrom sr_mod; do
 		have_module "$m" && list="$list $m"
 	done
 	# shellcheck disable=SC2086 # a list
@@ -124,6 +88,15 @@ make_guest() {
 	cp tests/lab/guest/init "$g/init"
 	cp tests/lab/guest/*.sh "$g/"
 	pack "$g" >"$tmp/guest.gz"
+}
+
+# What installs Debian takes long to make and longer to use: only for who asks for it.
+wants_debian() {
+	case ,${LAB:-}, in *,all,* | *,debian,*) true ;; *) false ;; esac
+}
+make_debian() {
+	wants_debian || return 0
+	guest/linux/debian.sh "$lab/debian" || cannot "no Debian to install"
 }
 
 # A disk that boots by itself: GRUB as its installer places it (boot sector, then the rest before
@@ -166,6 +139,7 @@ run_direct() {
 	cp "$lab/vmlinux" "$tmp/lab/"
 	[ ! -e "$tmp/system.raw" ] || cp "$tmp/system.raw" "$tmp/lab/"
 	mv "$tmp/lab/$(basename "$vmlinuz")" "$tmp/lab/vmlinuz"
+	! wants_debian || ln -s "$lab/debian" "$tmp/lab/debian"
 	cd "$tmp/lab" && sh ./host.sh "${LAB:-}"
 }
 
@@ -192,10 +166,18 @@ run_emulated() {
 	cp "$vmlinuz" "$h/lab/vmlinuz"
 	cp "$lab/vmlinux" "$h/lab/"
 	[ ! -e "$tmp/system.raw" ] || cp "$tmp/system.raw" "$h/lab/"
+	size=700
+	if wants_debian; then
+		mkdir "$h/lab/debian"
+		cp "$lab/debian/vmlinuz" "$lab/debian/installer.gz" "$lab/debian/packages.img" \
+			"$h/lab/debian/"
+		put "$h" "$(command -v e2fsck)"
+		size=4000
+	fi
 	mkdir -p "$h/usr/share/seabios"
 	cp /usr/share/seabios/bios*.bin "$h/usr/share/seabios/" 2>/dev/null
-	mke2fs -q -F -t ext4 -O ^has_journal -m 0 -d "$h" "$tmp/host.img" 700M >"$tmp/log" 2>&1 ||
-		{ cat "$tmp/log"; exit 1; }
+	mke2fs -q -F -t ext4 -O ^has_journal -m 0 -d "$h" "$tmp/host.img" "${size}M" \
+		>"$tmp/log" 2>&1 || { cat "$tmp/log"; exit 1; }
 	if ! emulate && ! grep -q '^FAIL' "$tmp/log"; then
 		sed 's/^/    /' "$tmp/log"
 		echo "skip lab: the emulated host stood still, and was started once more"
@@ -223,6 +205,7 @@ vmlinuz=$(ls "$lab"/kernel/boot/vmlinuz-*)
 unpack_kernel
 make_guest
 make_system
+make_debian
 if direct; then
 	echo "lab: this machine's own KVM"
 	run_direct
