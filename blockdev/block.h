@@ -38,6 +38,24 @@ enum detect_zeroes { DETECT_OFF, DETECT_ON, DETECT_UNMAP };
 
 struct disk_tap;
 
+/* What a qcow2 image holds that no other write may hit; bits for disk_opts.overlap. */
+#define OVERLAP_HEADER         (1u << 0)
+#define OVERLAP_ACTIVE_L1      (1u << 1)
+#define OVERLAP_ACTIVE_L2      (1u << 2)
+#define OVERLAP_REFCOUNT_TABLE (1u << 3)
+#define OVERLAP_REFCOUNT_BLOCK (1u << 4)
+#define OVERLAP_SNAPSHOT_TABLE (1u << 5)
+#define OVERLAP_INACTIVE_L1    (1u << 6)
+#define OVERLAP_INACTIVE_L2    (1u << 7) /* must be read from the image to be known */
+#define OVERLAP_BITMAPS        (1u << 8) /* the bitmap directory */
+#define OVERLAP_CONSTANT                                                                           \
+	(OVERLAP_HEADER | OVERLAP_ACTIVE_L1 | OVERLAP_REFCOUNT_TABLE | OVERLAP_SNAPSHOT_TABLE |    \
+		OVERLAP_BITMAPS)
+#define OVERLAP_CACHED                                                                             \
+	(OVERLAP_CONSTANT | OVERLAP_ACTIVE_L2 | OVERLAP_REFCOUNT_BLOCK | OVERLAP_INACTIVE_L1)
+#define OVERLAP_ALL   (OVERLAP_CACHED | OVERLAP_INACTIVE_L2)
+#define OVERLAP_GIVEN (1u << 31) /* else OVERLAP_CACHED */
+
 struct disk_opts {
 	const char *path;
 	const char *format; /* "raw", "qcow2" or NULL: probed, raw with a warning */
@@ -68,6 +86,7 @@ struct disk_opts {
 	struct disk_tap *tap; /* stays the caller's, outlives the disk; NULL: none */
 	unsigned level; /* 0; of a disk that is another's file: that one's and two */
 	bool copy_on_read;
+	unsigned overlap; /* OVERLAP_GIVEN and those that are looked at before a write */
 };
 
 /* 0, or -errno with words (path not included).  Turns the loop until the image is open. */

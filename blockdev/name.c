@@ -314,11 +314,17 @@ static int read_common(const struct opts *o, struct disk_opts *out, struct why *
 
 static const char *const overlap_kinds[] = {"none", "constant", "cached", "all", NULL};
 
-static int read_overlap(const struct opts *o, struct why *why)
+static int read_overlap(const struct opts *o, unsigned *classes, struct why *why)
 {
-	static const char *const bits[] = {"main-header", "active-l1", "active-l2",
-		"refcount-table", "refcount-block", "snapshot-table", "inactive-l1", "inactive-l2",
-		"bitmap-directory"};
+	static const unsigned kinds[] = {0, OVERLAP_CONSTANT, OVERLAP_CACHED, OVERLAP_ALL};
+	static const struct {
+		const char *name;
+		unsigned bit;
+	} bits[] = {{"main-header", OVERLAP_HEADER}, {"active-l1", OVERLAP_ACTIVE_L1},
+		{"active-l2", OVERLAP_ACTIVE_L2}, {"refcount-table", OVERLAP_REFCOUNT_TABLE},
+		{"refcount-block", OVERLAP_REFCOUNT_BLOCK},
+		{"snapshot-table", OVERLAP_SNAPSHOT_TABLE}, {"inactive-l1", OVERLAP_INACTIVE_L1},
+		{"inactive-l2", OVERLAP_INACTIVE_L2}, {"bitmap-directory", OVERLAP_BITMAPS}};
 	const char *a = opts_get(o, "overlap-check"), *b = opts_get(o, "overlap-check.template");
 	int err = 0;
 
@@ -333,12 +339,17 @@ static int read_overlap(const struct opts *o, struct why *why)
 			"Unsupported value '%s' for qcow2 option 'overlap-check'. Allowed are any "
 			"of the following: none, constant, cached, all",
 			a);
+	*classes = OVERLAP_GIVEN | OVERLAP_CACHED;
+	for (size_t i = 0; a && overlap_kinds[i]; i++)
+		if (!strcmp(a, overlap_kinds[i]))
+			*classes = OVERLAP_GIVEN | kinds[i];
 	for (size_t i = 0; i < ARRAY_SIZE(bits) && !err; i++) {
 		char key[64];
-		bool on;
+		bool on = *classes & bits[i].bit;
 
-		snprintf(key, sizeof(key), "overlap-check.%s", bits[i]);
+		snprintf(key, sizeof(key), "overlap-check.%s", bits[i].name);
 		err = opts_bool(o, key, &on, why);
+		*classes = on ? *classes | bits[i].bit : *classes & ~bits[i].bit;
 	}
 	return err;
 }
@@ -356,7 +367,7 @@ static int read_qcow2(const struct opts *o, struct disk_opts *out, struct why *w
 	for (size_t i = 0; i < ARRAY_SIZE(passes) && !err; i++)
 		err = opts_bool(o, passes[i], &b, why);
 	if (!err)
-		err = read_overlap(o, why);
+		err = read_overlap(o, &out->overlap, why);
 	if (!err)
 		err = opts_size(o, "cache-size", &out->cache_bytes, why);
 	if (!err)

@@ -243,6 +243,15 @@ order: one round of table writes at a time|blockdev/qcow2/commit.c|64k|
 order: close waits for clusters being reserved|blockdev/qcow2/alloc.c|f:89:512 64-bit counts|
 	's/while \(q->reserving && !err\)/while (0)/'
 
+corrupt: the mark is durable before the refusal|blockdev/qcow2/corrupt.c|u:test_qcow2_overlap|
+	's/err = qcow2_header_commit\(q\);/err = qcow2_header_put(q);/'
+corrupt: nothing goes on after it|blockdev/qcow2/corrupt.c|u:test_qcow2_overlap|
+	's/q->corrupt = true;//'
+overlap: data in place is looked at|blockdev/qcow2/open.c|u:test_qcow2_overlap|
+	's/!qcow2_overlap_none\(q, 0, m\.host_off, m\.len\)/0/'
+overlap: tables are looked at|blockdev/qcow2/commit.c|u:test_qcow2_overlap|
+	's/err = check_pieces\(q, st, c\);/;/'
+
 create: the header comes last|blockdev/qcow2/create.c|u:test_qcow2_create|
 	's/return err \? err : file_fdatasync\(f\);/return err;/'
 create: an image is durable when it is there|blockdev/qcow2/create.c|u:test_qcow2_create|

@@ -81,7 +81,8 @@ int img_disk_close(struct disk *d)
 	char *name = strdup(disk_path(d));
 	int err = disk_close(d, &why);
 
-	if (err)
+	/* That an image is corrupt was said when that was found. */
+	if (err && err != -ENOMEDIUM)
 		log_error("Could not close '%s': %s", name ? name : "image", why_text(&why, err));
 	free(name);
 	return err;

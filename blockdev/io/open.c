@@ -222,7 +222,8 @@ static void close_disk(struct io *io)
 	io_drain(io);
 	err = disk_close_stats(io->disk, &st, &why);
 	io->disk = NULL;
-	if (err && st.writes + st.zeroes + st.discards)
+	/* Of a corrupt image the user has heard already. */
+	if (err && err != -ENOMEDIUM && st.writes + st.zeroes + st.discards)
 		log_error("Failed to flush the refcount block cache: %s", why_text(&why, err));
 }
 

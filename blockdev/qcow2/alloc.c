@@ -107,7 +107,7 @@ static int reserve_hole(struct qcow2 *q, uint64_t step)
 		if (st == REF_FREE && q->n_runs == RUNS_MAX)
 			break;
 		q->hole += r.n;
-		if (st != REF_FREE || run_hits_table(q, &r))
+		if (st != REF_FREE || (!q->overlap.classes && run_hits_table(q, &r)))
 			continue;
 		err = qcow2_refs_set(q, r.first, r.n, 1);
 		if (!err && !q->lazy)

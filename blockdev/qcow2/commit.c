@@ -246,6 +246,20 @@ static void say_l1(struct qcow2 *q, const struct stage *st)
 		}
 }
 
+static int check_pieces(struct qcow2 *q, const struct stage *st, const struct cache *c)
+{
+	unsigned table = c == &q->l2 ? OVERLAP_ACTIVE_L2 : OVERLAP_REFCOUNT_BLOCK;
+	int err = 0;
+
+	for (uint32_t i = 0; i < st->n_pieces && !err; i++) {
+		const struct piece *p = &st->pieces[i];
+
+		err = qcow2_overlap_check(
+			q, p->slice ? table : OVERLAP_ACTIVE_L1, p->host_off, p->bytes);
+	}
+	return err;
+}
+
 /* One round over the slices dirty now (at most *left of them) and, with L1, its dirty sectors. */
 static int round_of(struct qcow2 *q, struct cache *c, bool with_l1, uint32_t *left)
 {
@@ -266,6 +280,8 @@ static int round_of(struct qcow2 *q, struct cache *c, bool with_l1, uint32_t *le
 		err = qcow2_data_sync(q);
 	if (!err)
 		err = sync_to(&q->fmt.sync, st->need);
+	if (!err)
+		err = check_pieces(q, st, c);
 	file_event(q->fmt.file, c == &q->l2 ? EV_L2_UPDATE : EV_REFBLOCK_UPDATE_PART);
 	if (with_l1 && q->fmt.file->inject)
 		say_l1(q, st);
@@ -311,10 +327,13 @@ int qcow2_writeback_refs(void *q)
 	return qcow2_write_refs(q);
 }
 
-int qcow2_meta_write(struct qcow2 *q, const void *buf, uint64_t len, uint64_t off)
+int qcow2_meta_write(struct qcow2 *q, unsigned own, const void *buf, uint64_t len, uint64_t off)
 {
-	int err = file_pwrite(q->fmt.file, buf, len, off);
+	int err = qcow2_overlap_check(q, own, off, len);
 
+	if (err)
+		return err;
+	err = file_pwrite(q->fmt.file, buf, len, off);
 	q->fmt.metadata_bytes += len;
 	if (!err)
 		sync_note(&q->fmt.sync);

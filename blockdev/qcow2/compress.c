@@ -265,6 +265,9 @@ static int place(struct qcow2 *q, uint64_t len, uint64_t *host_off)
 			qcow2_alloc_add(q, &r);
 		return err;
 	}
+	if (at < size)
+		return qcow2_corrupt(q, true,
+			"Preventing invalid allocation of compressed cluster at offset 0");
 	*host_off = at;
 	at += len;
 	q->compress->cursor = at % size ? at : 0;
@@ -294,7 +297,7 @@ static void unplace(struct qcow2 *q, uint64_t host_off, uint64_t len)
 /* The packed cluster becomes what the guest's cluster at off holds; nobody else is there. */
 static int store_packed(struct qcow2 *q, uint64_t off, const struct pack *p)
 {
-	uint64_t host_off, entry;
+	uint64_t host_off = 0, entry;
 	int err;
 
 	fiber_lock(&q->table_lock);
@@ -310,7 +313,9 @@ static int store_packed(struct qcow2 *q, uint64_t off, const struct pack *p)
 	}
 	entry = entry_for(q, host_off, p->packed);
 	file_event(q->fmt.file, EV_WRITE_COMPRESSED);
-	err = file_pwrite(q->fmt.file, p->out, p->packed, host_off);
+	err = qcow2_overlap_check(q, 0, host_off, p->packed);
+	if (!err)
+		err = file_pwrite(q->fmt.file, p->out, p->packed, host_off);
 	if (!err)
 		err = qcow2_l2_set(q, off, 1, entry, sync_note(&q->fmt.sync));
 	if (err)

@@ -28,6 +28,13 @@ int qcow2_data_alloc(struct qcow2 *q, uint64_t off, uint64_t n, struct run *out)
 	return 0;
 }
 
+int qcow2_data_check(struct qcow2 *q, uint64_t host_off, uint64_t len)
+{
+	if (q->external)
+		return q->corrupt ? -ENOMEDIUM : 0;
+	return qcow2_overlap_check(q, 0, host_off, len);
+}
+
 void qcow2_data_unalloc(struct qcow2 *q, const struct run *r)
 {
 	if (!q->external)

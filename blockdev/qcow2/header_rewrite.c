@@ -30,7 +30,7 @@ struct rewrite {
 
 static int put(struct rewrite *r, const uint8_t *from, uint64_t off, uint64_t len)
 {
-	int err = qcow2_meta_write(r->q, from + off, len, off);
+	int err = qcow2_meta_write(r->q, OVERLAP_HEADER, from + off, len, off);
 
 	r->touched = true;
 	return err ? err : sync_to(&r->q->fmt.sync, r->q->fmt.sync.writes);

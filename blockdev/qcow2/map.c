@@ -35,7 +35,8 @@ static int l2_table(struct qcow2 *q, uint64_t off, uint64_t *table, bool *copied
 	*table = e & QCOW2_OFFSET_MASK;
 	*copied = e & QCOW2_OFLAG_COPIED;
 	if (*table % q->h.cluster_size)
-		return qcow2_broken(q, "L2 table at an unaligned offset", *table);
+		return qcow2_corrupt(q, true, "L2 table offset %#llx unaligned (L1 index: %#llx)",
+			(unsigned long long)*table, (unsigned long long)i);
 	return 0;
 }
 
@@ -119,6 +120,22 @@ static bool continues(const struct mapping *a, const struct mapping *b, uint64_t
 	return !map_has_host(a) || b->host_off == a->host_off + bytes;
 }
 
+/* Entry v, at host offset entry, names no whole cluster. */
+static int unaligned(struct qcow2 *q, uint64_t v, uint64_t entry)
+{
+	uint64_t table = entry & ~(uint64_t)(q->h.cluster_size - 1);
+
+	return qcow2_corrupt(q, true, "%s offset %#llx unaligned (L2 offset: %#llx, L2 index: %#x)",
+		v & QCOW2_OFLAG_ZERO ? "Preallocated zero cluster" : "Cluster allocation",
+		(unsigned long long)(v & QCOW2_OFFSET_MASK), (unsigned long long)table,
+		(unsigned)((entry - table) / (q->h.cluster_size / q->l2_entries)));
+}
+
+static bool is_unaligned(const struct qcow2 *q, uint64_t v)
+{
+	return !(v & QCOW2_OFLAG_COMPRESSED) && (v & QCOW2_OFFSET_MASK) % q->h.cluster_size;
+}
+
 /* The run that starts at off, as far as this slice tells. */
 static int map_slice(struct qcow2 *q, const struct slice *s, uint64_t entry, uint64_t off,
 	uint64_t len, struct mapping *m)
@@ -127,8 +144,11 @@ static int map_slice(struct qcow2 *q, const struct slice *s, uint64_t entry, uin
 	uint32_t first = (uint32_t)(entry - s->host_off) / 8, n = q->l2.slice_bytes / 8;
 	uint32_t in_cluster = off & (q->h.cluster_size - 1), unit = 1u << q->unit_bits;
 	uint64_t got = (in_cluster & ~(uint64_t)(unit - 1)) + unit;
-	const char *wrong = decode(q, entry_at(q, &e[first]), in_cluster >> q->unit_bits, m);
+	const char *wrong;
 
+	if (is_unaligned(q, be64_get(e[first])))
+		return unaligned(q, be64_get(e[first]), entry);
+	wrong = decode(q, entry_at(q, &e[first]), in_cluster >> q->unit_bits, m);
 	if (!wrong && q->external)
 		wrong = external_wrong(off - in_cluster, m);
 	if (wrong)
@@ -162,7 +182,7 @@ static void map_no_table(const struct qcow2 *q, uint64_t off, uint64_t len, stru
 	*m = (struct mapping){.kind = MAP_HOLE, .len = min_u64(len, covers - off % covers)};
 }
 
-bool qcow2_map_cached(struct qcow2 *q, uint64_t off, uint64_t len, struct mapping *m)
+static bool peek(struct qcow2 *q, uint64_t off, uint64_t len, struct mapping *m)
 {
 	uint64_t table;
 	struct slice *s;
@@ -179,6 +199,16 @@ bool qcow2_map_cached(struct qcow2 *q, uint64_t off, uint64_t len, struct mappin
 		return false;
 	m->writable &= copied;
 	return true;
+}
+
+bool qcow2_map_cached(struct qcow2 *q, uint64_t off, uint64_t len, struct mapping *m)
+{
+	bool known;
+
+	q->peeking = true;
+	known = peek(q, off, len, m);
+	q->peeking = false;
+	return known;
 }
 
 int qcow2_map(struct qcow2 *q, uint64_t off, uint64_t len, struct mapping *m)
@@ -286,6 +316,8 @@ static int l2_fill(struct qcow2 *q, struct new_table *t)
 		err = file_pread(q->fmt.file, buf, q->h.cluster_size, t->old);
 	}
 	if (!err)
+		err = qcow2_overlap_check(q, 0, host_off, q->h.cluster_size);
+	if (!err)
 		err = iov_transfer(
 			q->fmt.file, FILE_WRITE, &nothing, host_off, content, 0, NOTHING_BESIDE);
 	q->fmt.metadata_bytes += q->h.cluster_size;
@@ -303,12 +335,16 @@ static int l2_new(struct qcow2 *q, uint64_t off, struct new_table *t)
 
 	if (err)
 		return err;
+	if (!t->r.first)
+		return qcow2_corrupt(
+			q, true, "Preventing invalid allocation of L2 table at offset 0");
 	err = l2_fill(q, t);
 	if (err) {
 		t->r.fresh = false;
 		qcow2_alloc_add(q, &t->r);
 		return err;
 	}
+	qcow2_overlap_add(q, OVERLAP_ACTIVE_L2, t->r.first);
 	mem_table_set(&q->l1, (uint32_t)l1_index(q, off),
 		(t->r.first << q->h.cluster_bits) | QCOW2_OFLAG_COPIED, t->r.need);
 	return 0;

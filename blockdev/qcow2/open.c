@@ -102,6 +102,7 @@ static int load(struct qcow2 *q, const struct disk_opts *o, struct why *why)
 
 static void unload(struct qcow2 *q)
 {
+	qcow2_overlap_fini(q);
 	cache_fini(&q->l2);
 	cache_fini(&q->refs);
 	qcow2_commit_fini(q);
@@ -137,6 +138,7 @@ static void qcow2_init(struct qcow2 *q, struct file *f, const struct disk_opts *
 				    : (q->h.compatible & QCOW2_COMPAT_LAZY_REFCOUNTS) != 0;
 	q->fmt.vmstate_offset = round_up(q->h.size, (uint64_t)q->l2_entries << q->h.cluster_bits);
 	q->end = div_round_up(file_size(f), q->h.cluster_size);
+	qcow2_overlap_init(q, o->overlap);
 	fiber_lock_init(&q->table_lock);
 	fiber_lock_init(&q->commit_lock);
 	fiber_queue_init(&q->pending_q);
@@ -231,14 +233,17 @@ static void qcow2_free(struct format *fmt)
 
 static bool qcow2_try_submit(struct format *fmt, struct blk_req *r)
 {
+	struct qcow2 *q = qcow2_of(fmt);
 	struct mapping m;
 
 	if (format_injects(fmt)) /* events need a fiber */
 		return false;
-	if (!qcow2_map_cached(qcow2_of(fmt), r->off, r->len, &m) || m.len < r->len)
+	if (!qcow2_map_cached(q, r->off, r->len, &m) || m.len < r->len)
 		return false;
-	if (m.kind == MAP_COMPRESSED)
+	if (m.kind == MAP_COMPRESSED || q->corrupt)
 		return false;
+	if (r->op == BLK_WRITE && !q->external && !qcow2_overlap_none(q, 0, m.host_off, m.len))
+		return false; /* to be looked at, in a fiber */
 	if (m.kind == MAP_DATA && (r->op == BLK_READ || m.writable))
 		format_submit(fmt, r, m.host_off);
 	else if (r->op == BLK_READ && m.kind != MAP_DATA &&

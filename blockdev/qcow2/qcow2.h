@@ -27,6 +27,7 @@
 #include "blockdev/format.h"
 #include "blockdev/qcow2/cache.h"
 #include "blockdev/qcow2/format.h"
+#include "blockdev/qcow2/overlap.h"
 
 /* A big-endian table kept whole in memory (L1, refcount table), written by dirty sector. */
 struct mem_table {
@@ -94,6 +95,9 @@ struct qcow2 {
 	char *path;          /* for messages */
 	bool broken_told;    /* a broken table was reported once */
 	bool external, raw_data; /* the data lies in a file of its own (data_file.c); good as raw */
+	bool corrupt;        /* and a write would have made it worse: nothing is done any more */
+	bool peeking;	     /* in qcow2_map_cached(): nobody may suspend */
+	struct overlap overlap;
 	bool trim;           /* much was freed: the file is to end at the last cluster in use */
 };
 
@@ -214,6 +218,8 @@ must_check int qcow2_freed_release(struct qcow2 *q, uint64_t ticket);
  * or -errno.
  */
 must_check int qcow2_data_alloc(struct qcow2 *q, uint64_t off, uint64_t n, struct run *out);
+/* qcow2_overlap_check() for data: a file of its own holds no metadata. */
+must_check int qcow2_data_check(struct qcow2 *q, uint64_t host_off, uint64_t len);
 /* No table names them after all. */
 void qcow2_data_unalloc(struct qcow2 *q, const struct run *r);
 /* As qcow2_clusters_free(), for n clusters of data that lost their entries. */
@@ -328,8 +334,12 @@ must_check int qcow2_write_refs(struct qcow2 *q);
 /* The cache's hooks. */
 int qcow2_writeback_l2(void *q);
 int qcow2_writeback_refs(void *q);
-/* In a fiber: one metadata write, counted and noted. */
-must_check int qcow2_meta_write(struct qcow2 *q, const void *buf, uint64_t len, uint64_t off);
+/*
+ * In a fiber: one metadata write, counted and noted; own: which it means to write (OVERLAP_*), 0
+ * for new clusters.
+ */
+must_check int qcow2_meta_write(
+	struct qcow2 *q, unsigned own, const void *buf, uint64_t len, uint64_t off);
 /* In a fiber: the header's fixed fields, with a number. */
 must_check int qcow2_header_put(struct qcow2 *q);
 /* The same, durable when it returns 0. */

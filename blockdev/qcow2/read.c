@@ -45,6 +45,8 @@ int qcow2_read(struct format *fmt, struct iovec *iov, int niov, uint64_t off, ui
 	struct qcow2 *q = qcow2_of(fmt);
 	struct iov_cursor dst = {iov, niov, 0};
 
+	if (q->corrupt)
+		return -ENOMEDIUM;
 	while (len) {
 		struct mapping m;
 		int err = qcow2_map(q, off, len, &m);

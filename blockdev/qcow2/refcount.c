@@ -34,7 +34,10 @@ static int count_off(struct qcow2 *q, uint64_t cluster, uint64_t *off)
 	uint64_t slice = cluster % q->refs_per_block / entries_per_slice(q);
 
 	if (block % q->h.cluster_size)
-		return qcow2_broken(q, "refcount block at an unaligned offset", block);
+		return qcow2_corrupt(q, true,
+			"Refblock offset %#llx unaligned (reftable index: %#llx)",
+			(unsigned long long)block,
+			(unsigned long long)(cluster / q->refs_per_block));
 	*off = block ? block + slice * q->refs.slice_bytes : 0;
 	return 0;
 }
@@ -271,6 +274,8 @@ static void place_blocks(struct qcow2 *q, const struct layout *y, bool undo)
 		if (undo ? be64_get(q->reftable.e[i]) != host : block_off(q, i) != 0)
 			continue;
 		mem_table_set(&q->reftable, (uint32_t)i, undo ? 0 : host, 0);
+		if (!undo)
+			qcow2_overlap_add(q, OVERLAP_REFCOUNT_BLOCK, y->start + placed);
 		if (undo)
 			cache_forget(&q->refs, host, q->h.cluster_size);
 		placed++;
@@ -292,8 +297,8 @@ int qcow2_reftable_write(struct qcow2 *q)
 		if (!t->dirty[s])
 			continue;
 		file_event(q->fmt.file, EV_REFBLOCK_ALLOC_HOOKUP);
-		err = qcow2_meta_write(
-			q, &t->e[s * per], SECTOR, t->host_off + s * (uint64_t)SECTOR);
+		err = qcow2_meta_write(q, OVERLAP_REFCOUNT_TABLE, &t->e[s * per], SECTOR,
+			t->host_off + s * (uint64_t)SECTOR);
 		if (!err && t->n_dirty > 1)
 			err = sync_to(&q->fmt.sync, q->fmt.sync.writes);
 		if (err)
@@ -311,7 +316,7 @@ static int switch_table(struct qcow2 *q)
 	int err;
 
 	file_event(q->fmt.file, EV_REFBLOCK_ALLOC_WRITE_TABLE);
-	err = qcow2_meta_write(q, t->e, t->n * 8ULL, t->host_off);
+	err = qcow2_meta_write(q, OVERLAP_REFCOUNT_TABLE, t->e, t->n * 8ULL, t->host_off);
 	if (!err)
 		err = sync_to(&q->fmt.sync, q->fmt.sync.writes);
 	if (err)

@@ -46,7 +46,7 @@ static int switch_l1(struct qcow2 *q, struct mem_table *t, uint64_t size)
 	int err;
 
 	file_event(q->fmt.file, EV_L1_GROW_WRITE_TABLE);
-	err = qcow2_meta_write(q, t->e, bytes, t->host_off);
+	err = qcow2_meta_write(q, 0, t->e, bytes, t->host_off);
 
 	/* The copied entries' own conditions are numbers given out before now. */
 	if (!err)
@@ -160,6 +160,9 @@ static int place_claimed(struct qcow2 *q, uint64_t off, uint64_t n, enum preallo
 		if (q->external)
 			r.fresh = q->raw_data || host >= file_size(f);
 		/* R2: a used cluster is written with zeros before a table names it. */
+		err = qcow2_data_check(q, host, bytes);
+		if (err)
+			return err;
 		err = file_preallocate(f, host, bytes, r.fresh ? how : PREALLOC_FULL);
 		need = r.need;
 		if (!r.fresh || how != PREALLOC_METADATA) {

@@ -87,7 +87,7 @@ static int write_l1(struct qcow2 *q, const be64_t *e, uint32_t n, struct run *r)
 		for (uint32_t i = 0; i < n; i++)
 			copy[i] = be64_make(be64_get(e[i]) & ~QCOW2_OFLAG_COPIED);
 		err = qcow2_meta_write(
-			q, copy, round_up(bytes, SECTOR), r->first << q->h.cluster_bits);
+			q, 0, copy, round_up(bytes, SECTOR), r->first << q->h.cluster_bits);
 	}
 	free(copy);
 	return err;
@@ -410,6 +410,7 @@ int qcow2_snapshot(struct format *fmt, enum snapshot_op op, const char *name, st
 		err = apply(q, (uint32_t)i, why);
 	else
 		err = delete(q, (uint32_t)i, why);
+	qcow2_overlap_forget(q);
 	fiber_unlock(&q->table_lock);
 	return err;
 }

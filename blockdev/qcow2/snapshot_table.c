@@ -234,8 +234,8 @@ int snapshot_table_write(struct qcow2 *q, struct run *r)
 	}
 	err = qcow2_alloc_table(q, whole >> q->h.cluster_bits, r);
 	if (!err)
-		err = qcow2_meta_write(q, buf, round_up(bytes, SECTOR),
-			r->first << q->h.cluster_bits);
+		err = qcow2_meta_write(
+			q, 0, buf, round_up(bytes, SECTOR), r->first << q->h.cluster_bits);
 	free(buf);
 	return err;
 }

@@ -216,7 +216,8 @@ static int flag_table(struct qcow2 *q, uint64_t e, be64_t *l2, enum tree_flags h
 	for (uint32_t k = 0; k < words && !err; k += step)
 		err = flag_entry(q, how, o, &l2[k], &changed);
 	if (!err && changed)
-		err = qcow2_meta_write(q, l2, q->h.cluster_size, off);
+		err = qcow2_meta_write(
+			q, OVERLAP_ACTIVE_L2 | OVERLAP_INACTIVE_L2, l2, q->h.cluster_size, off);
 	return err;
 }
 

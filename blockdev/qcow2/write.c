@@ -40,8 +40,10 @@ static bool pending_overlaps(const struct qcow2 *q, uint64_t first, uint64_t n)
 
 static int write_in_place(struct qcow2 *q, struct iov_cursor *src, uint64_t host_off, uint64_t len)
 {
-	int err;
+	int err = qcow2_data_check(q, host_off, len);
 
+	if (err)
+		return err;
 	qcow2_data_event(q);
 	err = iov_transfer(format_data(&q->fmt), FILE_WRITE, src, host_off, NOTHING_BESIDE, len,
 		NOTHING_BESIDE);
@@ -56,8 +58,10 @@ static int write_fresh(
 {
 	uint64_t unit = min_u64(q->h.cluster_size, FILL_BYTES), before = 0, after = 0;
 	uint64_t host_off = (r.first << q->h.cluster_bits) + head;
-	int err;
+	int err = qcow2_data_check(q, host_off, len); /* what is filled is in the cluster */
 
+	if (err)
+		return err;
 	if (q->fmt.sync.writes - q->fmt.sync.durable <= FILL_WRITES) {
 		before = host_off % unit;
 		after = round_up(host_off + len, unit) - (host_off + len);
@@ -100,6 +104,8 @@ static int write_around(struct qcow2 *q, struct iov_cursor *src, struct piece w,
 		err = qcow2_read_old(q, buf, w.off - head, head);
 	if (buf && tail && !err)
 		err = qcow2_read_old(q, buf + size, w.off + len, tail);
+	if (!err)
+		err = qcow2_data_check(q, host_off, head + len + tail);
 	if (!err && buf)
 		file_event(q->fmt.file, EV_COW_WRITE);
 	if (!err)
@@ -295,6 +301,8 @@ int qcow2_write(struct format *fmt, struct iovec *iov, int niov, uint64_t off, u
 	struct qcow2 *q = qcow2_of(fmt);
 	struct iov_cursor src = {iov, niov, 0};
 
+	if (q->corrupt)
+		return -ENOMEDIUM;
 	while (len) {
 		uint64_t done;
 		int err = write_piece(q, &src, off, len, &done);

@@ -35,24 +35,15 @@ static void make_printable(char *s)
 			*s = '?';
 }
 
-void log_msg(enum log_level level, const char *fmt, ...)
+static void say(const char *before, const char *kind, const char *fmt, va_list ap)
 {
-	static const char *const kind[] = {"", "warning: ", "", "debug: "};
-	const char *before = log_before;
 	int saved = errno;
 	char line[LINE_MAX_BYTES];
-	size_t n;
-	va_list ap;
+	size_t n = (size_t)snprintf(
+		line, sizeof(line) - 1, "%s%s%s", before ? before : "", before ? ": " : "", kind);
 
-	if (level > log_upto)
-		return;
-	n = (size_t)snprintf(line, sizeof(line) - 1, "%s%s%s", before ? before : "",
-		before ? ": " : "", kind[level]);
-	if (n < sizeof(line) - 1) {
-		va_start(ap, fmt);
+	if (n < sizeof(line) - 1)
 		vsnprintf(line + n, sizeof(line) - 1 - n, fmt, ap);
-		va_end(ap);
-	}
 	make_printable(line);
 	n = strlen(line);
 	line[n++] = '\n';
@@ -60,6 +51,27 @@ void log_msg(enum log_level level, const char *fmt, ...)
 	if (write(STDERR_FILENO, line, n) < 0)
 		errno = 0;
 	errno = saved;
+}
+
+void log_msg(enum log_level level, const char *fmt, ...)
+{
+	static const char *const kind[] = {"", "warning: ", "", "debug: "};
+	va_list ap;
+
+	if (level > log_upto)
+		return;
+	va_start(ap, fmt);
+	say(log_before, kind[level], fmt, ap);
+	va_end(ap);
+}
+
+void log_bare(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	say(NULL, "", fmt, ap);
+	va_end(ap);
 }
 
 int why_set(struct why *why, int err, const char *fmt, ...)

@@ -17,6 +17,8 @@ enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 void log_prefix(const char *prefix);
 void log_level_set(enum log_level level);
 void log_msg(enum log_level level, const char *fmt, ...) printf_like(2, 3);
+/* An error as other programs' users know it: without the prefix. */
+void log_bare(const char *fmt, ...) printf_like(1, 2);
 
 #define log_error(...) log_msg(LOG_ERROR, __VA_ARGS__)
 #define log_warn(...)  log_msg(LOG_WARN, __VA_ARGS__)
