@@ -366,15 +366,44 @@ static void list_ops(struct search *s, struct cuts *k, struct reason *r)
 	free(needed);
 }
 
-/* In the usual order, and without chance where chance is not what makes it fail. */
-static void simplify(struct cuts *k)
+static bool is_over_another(const struct cuts *k, uint32_t i)
+{
+	const struct host_op *host = k->model.log->host, *o = &host[k->model.pending[i]];
+
+	for (uint32_t n = 0; n < i; n++) {
+		const struct host_op *older = &host[k->model.pending[n]];
+
+		if (k->c.fate[n] != FATE_LOST && model_has_data(older) &&
+			ranges_overlap(o->off, o->len, older->off, older->len))
+			return true;
+	}
+	return false;
+}
+
+/* The other order of overlapping writes mostly is the usual one with the later of them lost. */
+static void straighten(struct cuts *k)
+{
+	uint8_t *was = must(malloc(k->model.n_pending + 1));
+
+	memcpy(was, k->c.fate, k->model.n_pending);
+	k->c.reversed = false;
+	if (k->holds(k)) {
+		for (uint32_t i = k->n_data; i--;)
+			if (is_over_another(k, k->data[i]))
+				k->c.fate[k->data[i]] = FATE_LOST;
+		if (k->holds(k)) {
+			memcpy(k->c.fate, was, k->model.n_pending);
+			k->c.reversed = true;
+		}
+	}
+	free(was);
+}
+
+/* Without chance where chance is not what makes it fail. */
+static void drop_chance(struct cuts *k)
 {
 	uint64_t tear = k->c.tear;
 
-	if (k->c.reversed) {
-		k->c.reversed = false;
-		k->c.reversed = k->holds(k);
-	}
 	k->c.tear = 1;
 	if (k->holds(k))
 		k->c.tear = tear;
@@ -391,8 +420,10 @@ static void find_reason(struct search *s, struct cuts *k, const struct tried *t)
 	k->c.tear = t->c.tear;
 	k->c.reversed = t->c.reversed;
 	k->c.size = t->c.size;
+	if (k->c.reversed)
+		straighten(k);
 	cuts_minimise(k);
-	simplify(k);
+	drop_chance(k);
 	/* Once more: what does it say, and does it say so every time? */
 	cuts_take(k);
 	if (s->p->err || ask(s, k)) {
@@ -466,8 +497,7 @@ int search_run(struct loop *l, struct search *s, const struct search_opts *o,
 	if (!s->p)
 		return -ENOMEM;
 	s->p->loop = l;
-	err = guest_disk_open(
-		l, &s->disk, log, s->o->check.start, s->o->check.start_format, why);
+	err = guest_disk_open(l, &s->disk, log, s->o->check.start, s->o->check.start_format, why);
 	if (!err)
 		err = checker_new(l, &o->check, &s->disk, &s->p->checker, why);
 	if (err) {

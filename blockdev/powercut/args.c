@@ -151,6 +151,7 @@ int judge_args_begin(
 		err = fiber_pool_init(a->loop);
 	if (!err)
 		err = judge_args_start(a, r, &why);
+	r->image = a->made ? NULL : a->image;
 	if (!err)
 		return 0;
 	log_error("%s", why_text(&why, err));

@@ -11,6 +11,7 @@
 
 struct recording {
 	const char *path;     /* of the log */
+	const char *image;    /* that it began with, as the user named it; NULL: an empty one */
 	struct crash_log log; /* both sides, with the guest's data */
 	struct crash_mark *mark;
 	uint64_t n_marks;

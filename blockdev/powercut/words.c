@@ -48,8 +48,9 @@ void reason_title(const struct recording *r, const struct reason *why, char *out
 
 	if (!why->n_lost) {
 		snprintf(out, room,
-			"fails with nothing lost: all that was written up to event %" PRIu64
+			"fails with nothing lost%s: all that was written up to event %" PRIu64
 			" is there",
+			why->choice.reversed ? ", overlapping writes in the other order" : "",
 			why->at);
 		return;
 	}
@@ -98,8 +99,10 @@ void reason_flush(const struct recording *r, const struct reason *why, char *out
 	size_t n;
 
 	*out = 0;
-	if (!why->n_lost)
+	if (!why->n_lost) {
+		snprintf(out, room, "not a flush: all that had been written by then is there");
 		return;
+	}
 	if (why->after == SEARCH_NONE) {
 		snprintf(
 			out, room, "no flush would have helped: the two were on their way at once");
@@ -138,6 +141,8 @@ char *reason_replay(const struct recording *r, const struct reason *why, uint32_
 	fprintf(f, " --seed %" PRIu64, why->choice.tear);
 	if (unit != SECTOR)
 		fprintf(f, unit ? " --tear %u" : " --tear none", unit);
+	if (r->image)
+		fprintf(f, " --image %s", r->image);
 	fprintf(f, "%s -o cut.raw", why->choice.reversed ? " --reverse" : "");
 	return fclose(f) ? NULL : out;
 }

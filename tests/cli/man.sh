@@ -41,6 +41,7 @@ check() {
 check run
 check bench install
 check nbd
+check powercut explore
 if command -v man >/dev/null; then
 	if man -l -Tutf8 "$page" >text 2>errors && [ -s text ]; then
 		echo "ok the page can be shown"

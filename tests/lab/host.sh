@@ -129,6 +129,23 @@ test_ide() {
 	check "TRIM reached the image" test "$(stat_of 1 discards)" -gt 0
 }
 
+# SQLite on ext4, recorded: without the fsyncs that it needs, with them, and in two ways in between.
+# lab.sh judges the logs.
+story() {
+	if [ ! -s story.raw ]; then
+		echo "skip $test: no sqlite3"
+		return
+	fi
+	mkdir -p out
+	for how; do
+		cp story.raw "$work/d.raw"
+		extra="how=$how"
+		boot story.sh -drive "file=$work/d.raw,format=raw,trace=out/$how.log"
+	done
+}
+test_story() { story OFF EXTRA; }
+test_story_more() { story FULL nobarrier; }
+
 # The kernel's other entries: 32-bit, by taking back its word that it has a 64-bit one; and PVH.
 test_entry32() {
 	cp vmlinuz "$work/vmlinuz32"
@@ -183,9 +200,9 @@ fsck() {
 		{ cat "$work/fsck"; false; }
 }
 
-few="machine ide cache files odd legacy ide_qcow2"
+few="machine ide cache files odd legacy ide_qcow2 story"
 list=${1:-$few}
-[ "$list" = all ] && list="$few large entry32 pvh virtio_raw virtio_qcow2 ide_raw debian"
+[ "$list" = all ] && list="$few story_more large entry32 pvh virtio_raw virtio_qcow2 ide_raw debian"
 for test in $(echo "$list" | tr ',' ' '); do
 	extra=
 	"test_$test"

@@ -79,6 +79,7 @@ make_guest() {
 	g=$tmp/guest
 	base "$g"
 	put "$g" "$(command -v mke2fs)" "$(command -v hdparm)"
+	! command -v sqlite3 >/dev/null || put "$g" "$(command -v sqlite3)"
 	list=
 	for m in $virtio $ata cdrom sr_mod; do
 		have_module "$m" && list="$list $m"
@@ -127,6 +128,47 @@ make_system() {
 	printf '\125\252' | dd of="$tmp/system.raw" bs=1 seek=510 conv=notrunc 2>/dev/null
 }
 
+# A shop's database on ext4, for the power cuts.
+make_story() {
+	command -v sqlite3 >/dev/null && command -v debugfs >/dev/null || return
+	mkdir -p "$tmp/shop"
+	sqlite3 "$tmp/shop/shop.db" "pragma page_size=1024;
+		create table orders (id integer primary key, item text, note text);
+		create index by_item on orders(item);
+		insert into orders select value, 'item ' || (value * 7919 % 1000),
+			hex(randomblob(150)) from generate_series(1, 60);"
+	mke2fs -q -F -t ext4 -b 1024 -d "$tmp/shop" "$tmp/story.raw" 8M >"$tmp/log" 2>&1
+}
+
+# judge HOW STATUS: the cuts of that log fail (2), or do not (0).  Disks of today tear at 4096
+# bytes.
+judge() {
+	[ -s "$out/$1.log" ] || return
+	cp "$out/$1.log" "$lab/story/"
+	(
+		cd "$lab/story" && "$sluice" powercut explore "$1.log" --image before.raw \
+			--tear 4096 --states 400 --html "$1.html" --check "sh shop-check.sh {}"
+	) >"$tmp/told" 2>&1
+	status=$?
+	sed 's/^/    /' "$tmp/told" | head -n 40
+	if [ $status -eq "$2" ] && { [ -z "$3" ] || grep -q "$3" "$tmp/told"; }; then
+		echo "ok story: the power cuts of $1"
+	else
+		echo "FAIL story: the power cuts of $1: status $status, not $2; or not '$3'"
+	fi
+}
+
+judge_story() {
+	[ -d "$out" ] || return
+	mkdir -p "$lab/story"
+	cp tests/lab/shop-check.sh "$lab/story/"
+	cp "$tmp/story.raw" "$lab/story/before.raw"
+	judge OFF 2 'order . was paid, and only'
+	judge EXTRA 0
+	judge FULL 2 'order . was paid, and only'
+	judge nobarrier 2 'missing: a flush after event'
+}
+
 direct() {
 	[ -r /dev/kvm ] && [ -w /dev/kvm ] && grep -Eqw 'svm|vmx' /proc/cpuinfo
 }
@@ -138,9 +180,11 @@ run_direct() {
 	cp "$tmp/guest.gz" "$vmlinuz" "$tmp/lab/"
 	cp "$lab/vmlinux" "$tmp/lab/"
 	[ ! -e "$tmp/system.raw" ] || cp "$tmp/system.raw" "$tmp/lab/"
+	[ ! -e "$tmp/story.raw" ] || cp "$tmp/story.raw" "$tmp/lab/"
 	mv "$tmp/lab/$(basename "$vmlinuz")" "$tmp/lab/vmlinuz"
 	! wants_debian || ln -s "$lab/debian" "$tmp/lab/debian"
-	cd "$tmp/lab" && sh ./host.sh "${LAB:-}"
+	(cd "$tmp/lab" && sh ./host.sh "${LAB:-}")
+	out=$tmp/lab/out
 }
 
 # TCG does not let a hypervisor see XSETBV, so nobody is to have XSAVE; the rest it does not have.
@@ -166,6 +210,7 @@ run_emulated() {
 	cp "$vmlinuz" "$h/lab/vmlinuz"
 	cp "$lab/vmlinux" "$h/lab/"
 	[ ! -e "$tmp/system.raw" ] || cp "$tmp/system.raw" "$h/lab/"
+	[ ! -e "$tmp/story.raw" ] || cp "$tmp/story.raw" "$h/lab/"
 	size=700
 	if wants_debian; then
 		mkdir "$h/lab/debian"
@@ -178,12 +223,15 @@ run_emulated() {
 	cp /usr/share/seabios/bios*.bin "$h/usr/share/seabios/" 2>/dev/null
 	mke2fs -q -F -t ext4 -O ^has_journal -m 0 -d "$h" "$tmp/host.img" "${size}M" \
 		>"$tmp/log" 2>&1 || { cat "$tmp/log"; exit 1; }
+	truncate -s 64M "$tmp/out.img"
 	if ! emulate && ! grep -q '^FAIL' "$tmp/log"; then
 		sed 's/^/    /' "$tmp/log"
 		echo "skip lab: the emulated host stood still, and was started once more"
 		emulate
 	fi
 	cat "$tmp/log"
+	tar -x -f "$tmp/out.img" -C "$tmp" 2>/dev/null
+	out=$tmp/out
 	grep -q '^lab: done' "$tmp/log" ||
 		echo "FAIL lab: the emulated host did not come to its end"
 }
@@ -195,7 +243,8 @@ emulate() {
 		-smp 2 -m 1536 -nodefaults -nographic -serial stdio -no-reboot \
 		-kernel "$lab/vmlinux" -initrd "$tmp/host.gz" \
 		-append "console=ttyS0 panic=-1 quiet mitigations=off LAB=${LAB:-}" \
-		-drive "if=virtio,file=$tmp/host.img,format=raw,snapshot=on" </dev/null 2>&1 |
+		-drive "if=virtio,file=$tmp/host.img,format=raw,snapshot=on" \
+		-drive "if=virtio,file=$tmp/out.img,format=raw" </dev/null 2>&1 |
 		tr -d '\r' >"$tmp/log"
 	grep -q '^lab: done' "$tmp/log"
 }
@@ -206,6 +255,7 @@ unpack_kernel
 make_guest
 make_system
 make_debian
+make_story
 if direct; then
 	echo "lab: this machine's own KVM"
 	run_direct
@@ -213,3 +263,4 @@ else
 	echo "lab: kvm_amd on an emulated CPU"
 	run_emulated
 fi
+judge_story
