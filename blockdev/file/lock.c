@@ -4,10 +4,15 @@
  */
 #include <fcntl.h>
 #include <string.h>
+#include <time.h>
 #include "blockdev/file/lock.h"
 
-#define BYTE_DOES   100 /* + N: somebody does N */
+#define BYTE_DOES    100 /* + N: somebody does N */
 #define BYTE_FORBIDS 200 /* + N: somebody wants nobody else to do N */
+
+/* The kernel lets go of a killed process's io_uring, and so of its files, a moment later. */
+#define TRIES        10
+#define TRY_AGAIN_NS (50 * 1000 * 1000)
 
 #define BIT(n) (1U << (n))
 
@@ -62,8 +67,8 @@ static int contradiction(int fd, unsigned does, unsigned forbids, struct why *wh
 	for (int n = 0; n < N_IMAGE_USES; n++) {
 		taken = does & BIT(n) ? byte_is_taken(fd, BYTE_FORBIDS + n) : 0;
 		if (taken > 0)
-			return why_set(why, -EAGAIN, "Failed to get \"%s\" lock; %s",
-				use_name[n], ask);
+			return why_set(
+				why, -EAGAIN, "Failed to get \"%s\" lock; %s", use_name[n], ask);
 		if (taken < 0)
 			return taken;
 		taken = forbids & BIT(n) ? byte_is_taken(fd, BYTE_DOES + n) : 0;
@@ -76,6 +81,17 @@ static int contradiction(int fd, unsigned does, unsigned forbids, struct why *wh
 	return 0;
 }
 
+static int try_lock(int fd, unsigned does, unsigned forbids, struct why *why)
+{
+	int err = place(fd, does, forbids);
+
+	if (!err)
+		err = contradiction(fd, does, forbids, why);
+	if (err)
+		image_unlock(fd);
+	return err;
+}
+
 int image_lock(int fd, bool writer, struct why *why)
 {
 	const unsigned forbids = BIT(USE_WRITE) | BIT(USE_RESIZE);
@@ -84,12 +100,13 @@ int image_lock(int fd, bool writer, struct why *why)
 
 	if (writer)
 		does |= BIT(USE_WRITE) | BIT(USE_RESIZE);
-	err = place(fd, does, forbids);
-	if (!err)
-		err = contradiction(fd, does, forbids, why);
+	err = try_lock(fd, does, forbids, why);
+	for (int i = 1; err == -EAGAIN && i < TRIES; i++) {
+		nanosleep(&(struct timespec){.tv_nsec = TRY_AGAIN_NS}, NULL);
+		err = try_lock(fd, does, forbids, why);
+	}
 	if (!err)
 		return 0;
-	image_unlock(fd);
 	/* No OFD locks in this kernel, or none on this file system: then there is no protection. */
 	if (err == -EINVAL || err == -ENOSYS || err == -ENOLCK || err == -EOPNOTSUPP) {
 		log_debug("no image lock here: %s", strerror(-err));

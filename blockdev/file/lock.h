@@ -25,7 +25,7 @@ enum image_use {
 
 /*
  * As a writer, or a reader: neither lets others write or resize.  0; -EAGAIN with words if
- * somebody else's use contradicts, and then nothing is held; 0 as well where the
+ * somebody else's use contradicts for half a second, and then nothing is held; 0 as well where the
  * host's file system has no such locks.
  */
 must_check int image_lock(int fd, bool writer, struct why *why);

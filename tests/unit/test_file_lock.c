@@ -2,12 +2,15 @@
 /*
  * test_file_lock.c - image locks: between ourselves, and with QEMU's tools where installed.
  */
+#include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "blockdev/file/file.h"
+#include "blockdev/file/lock.h"
 #include "tests/support/scratch.h"
 
 static struct loop *l;
@@ -64,6 +67,30 @@ START_TEST(readers_share_and_keep_a_writer_out)
 	ck_assert_str_eq(why.text, no_write);
 	file_close(a);
 	file_close(b);
+}
+END_TEST
+
+static void *let_go(void *fd)
+{
+	usleep(120 * 1000);
+	close(*(int *)fd);
+	return NULL;
+}
+
+/* As that of a process that was killed, while the kernel clears up after it. */
+START_TEST(a_lock_that_goes_soon_is_waited_for)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	pthread_t thread;
+	struct file *f;
+	struct why why;
+
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(image_lock(fd, true, &why), 0);
+	ck_assert_int_eq(pthread_create(&thread, NULL, let_go, &fd), 0);
+	ck_assert_int_eq(try_open(FILE_RDWR, &f, &why), 0);
+	ck_assert_int_eq(pthread_join(thread, NULL), 0);
+	file_close(f);
 }
 END_TEST
 
@@ -190,6 +217,7 @@ int main(void)
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_test(t, a_second_writer_and_a_reader_beside_a_writer_are_refused);
 	tcase_add_test(t, readers_share_and_keep_a_writer_out);
+	tcase_add_test(t, a_lock_that_goes_soon_is_waited_for);
 	tcase_add_test(t, a_refused_create_changes_nothing);
 	if (system("command -v qemu-io >/dev/null && command -v qemu-img >/dev/null") == 0) {
 		tcase_add_test(t, qemu_respects_our_locks);
