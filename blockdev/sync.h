@@ -32,7 +32,7 @@ struct sync {
 	bool never; /* the owner does not care: nothing is made durable, all is said to be */
 	bool alone; /* set by the owner: nothing is in flight but those who wait for this */
 	unsigned cautious; /* this many more go to a worker thread: one took long */
-	int err; /* of the first fdatasync that failed */
+	int err; /* of the first fdatasync that failed, or sync_give_up() */
 	struct fiber_queue q;
 };
 
@@ -42,6 +42,17 @@ void sync_init(struct sync *s, struct file *f);
 static inline uint64_t sync_note(struct sync *s)
 {
 	return ++s->writes;
+}
+
+/*
+ * err, and if it is one it is for good, as that of a failed fdatasync: what the disk holds is not
+ * known any more, and nothing may be built on it.
+ */
+static inline int sync_give_up(struct sync *s, int err)
+{
+	if (err && !s->err)
+		s->err = err;
+	return err;
 }
 
 /* In a fiber: everything up to number is durable when it returns 0.  -errno is for good. */

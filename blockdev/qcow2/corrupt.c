@@ -49,7 +49,6 @@ int qcow2_corrupt(struct qcow2 *q, bool fatal, const char *fmt, ...)
 	}
 	if (err)
 		log_error("%s: could not be marked as corrupt", q->path);
-	if (!q->fmt.sync.err)
-		q->fmt.sync.err = -ENOMEDIUM;
+	sync_give_up(&q->fmt.sync, -ENOMEDIUM);
 	return -EIO;
 }

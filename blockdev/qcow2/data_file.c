@@ -63,9 +63,7 @@ int qcow2_data_sync(struct qcow2 *q)
 {
 	int err = q->external ? sync_to(&q->fmt.data_sync, q->fmt.data_sync.writes) : 0;
 
-	if (err && !q->fmt.sync.err)
-		q->fmt.sync.err = err;
-	return err;
+	return sync_give_up(&q->fmt.sync, err);
 }
 
 uint64_t qcow2_data_need(const struct qcow2 *q)

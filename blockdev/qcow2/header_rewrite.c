@@ -94,8 +94,8 @@ int qcow2_header_replace(struct qcow2 *q, const struct qcow2_header *h, struct w
 	if (!err)
 		q->h = *h;
 	/* Which of the headers is there is not known then. */
-	else if (r.touched && !q->fmt.sync.err)
-		q->fmt.sync.err = err;
+	else if (r.touched)
+		sync_give_up(&q->fmt.sync, err);
 	free(r.old);
 	free(r.next);
 	free(r.brief);

@@ -327,12 +327,8 @@ static int switch_table(struct qcow2 *q)
 	q->h.reftable_offset = t->host_off;
 	q->h.reftable_clusters = (uint32_t)(t->n * 8ULL / q->h.cluster_size);
 	file_event(q->fmt.file, EV_REFBLOCK_ALLOC_SWITCH_TABLE);
-	err = qcow2_header_commit(q);
-	/* Which of the two tables the header names is unknown then: nothing may be written any
-	 * more. */
-	if (err && !q->fmt.sync.err)
-		q->fmt.sync.err = err;
-	return err;
+	/* If it fails, which of the two tables the header names is unknown. */
+	return sync_give_up(&q->fmt.sync, qcow2_header_commit(q));
 }
 
 static int grow_file(struct qcow2 *q, uint64_t end)

@@ -58,13 +58,10 @@ static int switch_l1(struct qcow2 *q, struct mem_table *t, uint64_t size)
 	q->h.l1_offset = t->host_off;
 	file_event(q->fmt.file, EV_L1_GROW_ACTIVATE_TABLE);
 	err = qcow2_header_commit(q);
-	if (err) {
+	if (err)
 		q->h = old;
-		/* Which table the header names is unknown: nothing may be written any more. */
-		if (!q->fmt.sync.err)
-			q->fmt.sync.err = err;
-	}
-	return err;
+	/* Which table the header names is unknown then. */
+	return sync_give_up(&q->fmt.sync, err);
 }
 
 static int grow_l1(struct qcow2 *q, uint64_t n, uint64_t size)
@@ -110,7 +107,8 @@ static int commit_size(struct qcow2 *q, uint64_t size)
 	err = qcow2_header_commit(q);
 	if (err)
 		q->h.size = old;
-	return err;
+	/* Which size the header has is unknown then: what is behind the smaller one is not safe. */
+	return sync_give_up(&q->fmt.sync, err);
 }
 
 /*

@@ -71,9 +71,7 @@ static int load_l1(struct qcow2 *q, const struct snapshot *s, uint64_t n, struct
 /* Half done, and only a repair can tell what is right: the mark stays, nothing more is written. */
 static int give_up(struct qcow2 *q, int err)
 {
-	if (err && !q->fmt.sync.err)
-		q->fmt.sync.err = err;
-	return err;
+	return sync_give_up(&q->fmt.sync, err);
 }
 
 /* n entries of L1, written to new clusters; *r names them. */
