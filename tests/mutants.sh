@@ -162,11 +162,13 @@ R9: all who waited for it hear of it|blockdev/block.c|f:7:64k|
 R9: the cache bit stays on|blockdev/block.c|u:test_block|
 	's/wce_settle\(d, c, err\)/wce_settle(d, c, 0)/'
 R9: a header that may name either refcount table|blockdev/qcow2/refcount.c|u:test_block|
-	's/q->fmt\.sync\.err = err;/;/'
+	's/sync_give_up\(&q->fmt\.sync, (qcow2_header_commit\(q\))\)/$1/'
 R9: a header that may name either L1 table|blockdev/qcow2/resize.c|u:test_block|
-	's/q->fmt\.sync\.err = err;/;/'
+	's/sync_give_up\(&q->fmt\.sync, err\)/err/'
+R9: a header that may have either size|blockdev/qcow2/resize.c|u:test_qcow2_resize|
+	's/(q->h\.size = old;.*?return )sync_give_up\(&q->fmt\.sync, err\)/$1err/s'
 R9: a failed fdatasync of a data file is final|blockdev/qcow2/data_file.c|u:test_qcow2_data_file|
-	's/if \(err && !q->fmt\.sync\.err\)/if (0)/'
+	's/sync_give_up\(&q->fmt\.sync, err\)/err/'
 R9: a table that was not written stays dirty|blockdev/qcow2/commit.c|f:5:512|
 	's/err \? p->bits : 0/0/'
 R9: an L1 sector that was not written stays dirty|blockdev/qcow2/commit.c|f:2:512 lazy|

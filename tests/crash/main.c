@@ -41,7 +41,7 @@ static int usage(FILE *to)
 		"  --seeds N       recordings of each row (2)\n"
 		"  --row NAME      only this one\n"
 		"  --tear BYTES    what a torn write consists of: 512 (default) or 4096\n"
-		"  --repairs N     cut N repairs of each lazy row, N times each\n"
+		"  --repairs N     cut N repairs of each row that needs some, N times each\n"
 		"  --faults STEP   let every STEP-th operation of the host fail, each way (89);\n"
 		"                  0: none\n"
 		"  --qemu DIR      one state in %d is written there and judged by qemu-img too\n"
@@ -195,7 +195,7 @@ static void do_row(struct loop *l, const struct row *row, const struct args *a, 
 		workload_run(l, row, s, &r);
 		cpu -= cpu_seconds();
 		explore(l, &r, &o, t);
-		if (s == 1 && a->repairs && row->create.lazy_refcounts)
+		if (s == 1 && a->repairs && (row->create.lazy_refcounts || row->snapshot))
 			explore_repair(l, &r, &o, a->repairs, a->repairs, t);
 		cpu += cpu_seconds();
 		all.writes += r.stats.writes;
@@ -328,6 +328,9 @@ int main(int argc, char **argv)
 
 	if (parse(argc, argv, &a))
 		return 2;
+	/* Here, not in a job, which ends without removing it. */
+	for (unsigned i = 0; i < n_rows; i++)
+		below_path(&rows[i]);
 	log_level_set(LOG_ERROR);
 	a.rows = calloc(n_rows, sizeof(*a.rows));
 	for (unsigned i = 0; a.rows && i < n_rows; i++)

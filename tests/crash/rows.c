@@ -83,6 +83,7 @@ const struct row rows[] = {
 	QCOW2("4k depth 1", 32 * MiB, 4096, SMALL, WRITETHROUGH, .depth = 1, .flip = 5,
 		.junk = 100),
 	QCOW2("4k depth 64", 32 * MiB, 4096, .depth = 64, .ops = 300, .flush = 8, .flip = 2),
+	QCOW2("4k 1-bit", 32 * MiB, 4096, COUNTS(1), SMALL, .flip = 3, .discard = 10, .junk = 100),
 	QCOW2("4k lazy 1-bit", 32 * MiB, 4096, LAZY, COUNTS(1), SMALL, .flip = 3, .reopen = true),
 	QCOW2("4k reuse", 32 * MiB, 4096, SMALL, .flip = 3, .junk = 200, .tiny = true),
 
