@@ -137,11 +137,15 @@ static inline uint32_t inl(uint16_t port)
 	return v;
 }
 
+/* main.c: the reset register, then the keyboard controller's line. */
+_Noreturn void machine_reset(void);
+
 /* Jobs: each returns a status; the worst of a run is its exit status. */
 int job_io(void);
 int job_install(void);
 int job_verify(void);
 int job_wce(void);
+int job_churn(void);
 int job_hostile(void);
 int job_hostile_ide(void);
 int job_mem(void);

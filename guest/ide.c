@@ -185,8 +185,10 @@ static void begin(struct ide *i, struct vblk_req *r)
 {
 	static const uint8_t codes[2][2][2] = {/* [pio][write][wide] */
 		{{0xc8, 0x25}, {0xca, 0x35}}, {{0xc4, 0x29}, {0xc5, 0x39}}};
+	static const uint8_t fua_codes[2] = {0x3d, 0xce}; /* WRITE DMA, MULTIPLE FUA EXT */
 	uint32_t n = sectors_of(r);
-	bool wide = n > 256 || r->head.sector + n > 0xfffffff, out = r->head.type == VBLK_OUT;
+	bool out = r->head.type == VBLK_OUT,
+	     wide = n > 256 || r->head.sector + n > 0xfffffff || r->fua;
 
 	i->now = r;
 	if (r->head.type == VBLK_FLUSH) {
@@ -200,7 +202,7 @@ static void begin(struct ide *i, struct vblk_req *r)
 		outb(i->bm + 2, 0x06);
 	}
 	registers(i, r->head.sector, n, wide);
-	command(i, codes[i->pio][out][wide]);
+	command(i, r->fua ? fua_codes[i->pio] : codes[i->pio][out][wide]);
 	i->left = n;
 	i->seg = 1;
 	i->seg_done = 0;
@@ -334,6 +336,10 @@ void ide_start(struct vblk *d, uint64_t want)
 {
 	struct ide *i = of(&d->q[0]);
 
+	/* What was on its way is forgotten, and so is what waited. */
+	i->now = NULL;
+	i->wait_head = i->wait_tail = i->done_head = i->done_tail = 0;
+	outb(i->bm, 0);
 	outb(i->ctl, 4);
 	delay_usec(10);
 	outb(i->ctl, 0);
@@ -342,6 +348,7 @@ void ide_start(struct vblk *d, uint64_t want)
 	outb(i->base + REG_DEVICE, (uint8_t)(0xe0 | i->unit << 4));
 	identify(i);
 	d->features = want & (F_FLUSH | F_CONFIG_WCE);
+	d->fua = i->id[84] >> 6 & 1;
 	d->sectors = i->id[100] | (uint64_t)i->id[101] << 16 | (uint64_t)i->id[102] << 32;
 	if (i->pio && !simple(i, 0xc6, 0, MULTIPLE, NULL))
 		fail(STATUS_DEVICE, "disk %u: SET MULTIPLE fails", d->number);

@@ -48,13 +48,18 @@ static int job_poweroff(void)
 	fail(STATUS_DEVICE, "poweroff: still running");
 }
 
-static int job_reset(void)
+_Noreturn void machine_reset(void)
 {
 	outb(0xcf9, 6);
 	delay_usec(100000);
 	outb(0x64, 0xfe);
 	delay_usec(1000000);
 	fail(STATUS_DEVICE, "reset: still running");
+}
+
+static int job_reset(void)
+{
+	machine_reset();
 }
 
 static int job_triple(void)
@@ -70,6 +75,7 @@ static const struct job jobs[] = {
 	{"install", job_install, true, " flush verify "},
 	{"verify", job_verify, true, " verify "},
 	{"wce", job_wce, true, " script "},
+	{"churn", job_churn, true, " seed steps switches rounds span "},
 	{"hostile", job_hostile, true, " seed count case "},
 	{"hostile-ide", job_hostile_ide, true, " seed count "},
 	{"smp", job_smp, true, " smp "},
@@ -125,8 +131,8 @@ _Noreturn void guest_main(void)
 	}
 	if (!n)
 		fail(STATUS_USAGE,
-			"no job: hello, mem, io, install, verify, wce, hostile, hostile-ide, smp, "
-			"exit, spin, halt, poweroff, reset or triple");
+			"no job: hello, mem, io, install, verify, wce, churn, hostile, "
+			"hostile-ide, smp, exit, spin, halt, poweroff, reset or triple");
 	if (timed)
 		clock_init();
 	for (unsigned i = 0; i < ARRAY_SIZE(jobs); i++) {

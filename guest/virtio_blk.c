@@ -310,6 +310,7 @@ void vblk_req_init(struct vblk_req *r, uint32_t type, uint64_t sector)
 	r->head.reserved = 0;
 	r->head.sector = sector;
 	r->status = VBLK_S_NONE;
+	r->fua = false;
 	r->n_segs = 0;
 	r->in_bytes = 0;
 	r->table[0] = (struct virtq_desc){(uintptr_t)&r->head, sizeof(r->head), VIRTQ_NEXT, 1};

@@ -126,6 +126,7 @@ struct vblk {
 	uint64_t features; /* negotiated */
 	uint64_t offered;
 	uint64_t sectors;
+	bool fua; /* writes may ask for it: not on virtio */
 	uint32_t seg_max, seg_bytes; /* what a request may have */
 	unsigned n_queues;
 	struct virtq q[VBLK_QUEUES_MAX];
@@ -137,6 +138,7 @@ struct vblk_req {
 		uint64_t sector;
 	} head;
 	volatile uint8_t status;
+	bool fua; /* of a write, where the disk has it */
 	uint16_t n_segs, n_descs;
 	uint32_t used_bytes, in_bytes;
 	uint64_t tsc, tag; /* the caller's */

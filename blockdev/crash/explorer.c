@@ -25,6 +25,7 @@ bool explorer_verdict(struct explorer *e)
 	const struct memo_leaf *known = memo_find(e->memo, &e->k.facts);
 	bool ok, in_full = !known || e->in_full || e->n->states % FULL_EVERY == 0;
 
+	e->sector = UINT64_MAX;
 	e->n->states++;
 	if (!in_full && explorer_judge_data(e, known)) {
 		e->n->dirty += known->dirty;
@@ -48,6 +49,7 @@ bool explorer_verdict(struct explorer *e)
 
 bool explorer_holds(struct explorer *e)
 {
+	e->sector = UINT64_MAX;
 	model_build(&e->k.model, &e->k.c, &e->k.state);
 	return explorer_judge(e);
 }

@@ -127,6 +127,8 @@ must_check int trace_writer_close(struct trace_writer *w);
 
 /* What a sector that is not all zeros adds to the fingerprint of a disk. */
 uint64_t trace_fingerprint(const void *sector, uint64_t number);
+/* The sum of that over len bytes, which are the disk's from off on; whole sectors. */
+uint64_t trace_fingerprint_of(const void *data, uint64_t len, uint64_t off);
 
 /* ---- reading; one thread ---- */
 

@@ -45,6 +45,18 @@ uint64_t trace_fingerprint(const void *sector, uint64_t number)
 	return (key[0] ^ number * 0x9E3779B97F4A7C15ULL) * 0xD6E8FEB86659FD93ULL ^ key[1] >> 32;
 }
 
+uint64_t trace_fingerprint_of(const void *data, uint64_t len, uint64_t off)
+{
+	static const uint8_t zeros[SECTOR];
+	const uint8_t *p = data;
+	uint64_t sum = 0;
+
+	for (uint64_t at = 0; at + SECTOR <= len; at += SECTOR)
+		if (memcmp(p + at, zeros, SECTOR))
+			sum += trace_fingerprint(p + at, (off + at) / SECTOR);
+	return sum;
+}
+
 static uint64_t mix(uint64_t h)
 {
 	h = (h ^ h >> 32) * 0xD6E8FEB86659FD93ULL;

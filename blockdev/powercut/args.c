@@ -152,6 +152,7 @@ int judge_args_begin(
 	if (!err)
 		err = judge_args_start(a, r, &why);
 	r->image = a->made ? NULL : a->image;
+	r->image_format = a->made ? NULL : a->image_format;
 	if (!err)
 		return 0;
 	log_error("%s", why_text(&why, err));

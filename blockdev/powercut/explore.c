@@ -207,16 +207,39 @@ static void print_json(const struct recording *r, const struct search *s, uint32
 	json_decref(all);
 }
 
+static int draw(const struct judge_args *a, const struct recording *r, const struct search *s,
+	struct why *why)
+{
+	struct told *told = calloc(s->n_reasons + 1, sizeof(*told));
+	char words[200];
+	struct timeline t = {.r = r,
+		.judged = true,
+		.states = s->states,
+		.n_failed = s->failed,
+		.failed_at = s->failed_at,
+		.told = told,
+		.n_told = s->n_reasons,
+		.gap = "a flush is missing here",
+		.verdict = words};
+	int err;
+
+	if (!told)
+		return -ENOMEM;
+	summary(r, s, words, sizeof(words));
+	for (uint32_t i = 0; i < s->n_reasons; i++)
+		told[i] = reason_told(r, &s->reason[i], a->unit);
+	err = timeline_write(&t, a->html, why);
+	for (uint32_t i = 0; i < s->n_reasons; i++)
+		free(told[i].replay);
+	free(told);
+	return err;
+}
+
 static int report(const struct judge_args *a, const struct recording *r, const struct search *s)
 {
-	char words[200];
-	struct timeline t = {.r = r, .s = s, .verdict = words, .unit = a->unit};
 	struct why why = {""};
-	int err = 0;
+	int err = a->html ? draw(a, r, s, &why) : 0;
 
-	summary(r, s, words, sizeof(words));
-	if (a->html)
-		err = timeline_write(&t, a->html, &why);
 	if (err) {
 		log_error("%s", why_text(&why, err));
 		return 1;

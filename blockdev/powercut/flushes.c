@@ -171,7 +171,7 @@ static void print_json(const struct recording *r, const struct one_flush *f, uin
 static int write_html(const struct judge_args *a, const struct recording *r,
 	const struct one_flush *f, uint64_t n, struct why *why)
 {
-	struct timeline t = {.r = r, .unit = a->unit};
+	struct timeline t = {.r = r};
 	uint8_t *verdicts = calloc(r->n_flushes + 1, 1);
 	char words[120];
 	int err;

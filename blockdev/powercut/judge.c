@@ -10,73 +10,54 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "blockdev/block.h"
-#include "blockdev/crash/explorer.h"
-#include "blockdev/powercut/recording.h"
+#include "blockdev/powercut/findings.h"
 
 static const char help[] =
-	"Usage: sluice powercut judge LOG --image IMAGE [--states N] [--seed N]\n"
+	"Usage: sluice powercut judge LOG --image IMAGE [OPTION]...\n"
 	"Judges the disk itself: is all that the guest was told is durable in every state that a\n"
 	"power cut may leave of the image file?\n"
 	"\n"
-	"  --image IMAGE     the image file as it was when the log began; only read\n"
+	"  --image IMAGE     the image file as it was when the log began; only read; its backing\n"
+	"                    file, if it has one, must be as it was, too\n"
 	"  --states N        about how many states to judge (10000)\n"
 	"  --seed N          another choice of them (1)\n"
+	"  --reasons N       tell at most so many broken promises apart (10)\n"
+	"  --html FILE       the log as a timeline, with what was promised and lost\n"
+	"  --json            the result for programs\n"
+	"  -p                show progress\n"
 	"\n"
 	"Exit status: 0 the promises are kept, 1 it could not be done, 2 a promise was broken.\n"
 	"\n"
 	"Example:\n"
 	"  sluice powercut judge run.log --image before.qcow2 --states 100000\n";
 
-#define TOLD_MAX   3
-#define COPY_BYTES (256 * KiB)
+#define COPY_BYTES  (256 * KiB)
+#define REASONS_MAX 1000
 
 struct judging {
-	const char *image;
-	uint64_t states, seed, failed;
+	const char *image, *html;
+	bool json, progress;
+	uint64_t states, seed, reasons;
 	const struct recording *r;
 	struct mem_image start, before;
 	struct disk *d;
+	uint64_t fingerprint;
+	char *backing; /* path; NULL: none */
+	struct findings found;
+	struct explorer_counts n;
 };
-
-/* What had the sector been promised, and by which flush? */
-static void tell_blame(const struct recording *r, uint64_t sector, uint64_t at)
-{
-	uint32_t write = SEARCH_NONE, flush = SEARCH_NONE;
-	const struct guest_op *g = r->log.guest;
-	char text[200];
-
-	for (uint32_t i = 0; i < r->log.n_guest; i++) {
-		bool done = g[i].acknowledged <= at && !g[i].err;
-
-		if (done && g[i].kind == GUEST_WRITE && sector - g[i].sector < g[i].n)
-			for (uint32_t k = i; k < r->log.n_guest; k++)
-				if ((g[k].kind == GUEST_FLUSH || g[k].kind == GUEST_WCE_OFF) &&
-					!g[k].err && g[k].submitted > g[i].acknowledged &&
-					g[k].acknowledged <= at) {
-					write = i;
-					flush = k;
-					break;
-				}
-	}
-	if (write == SEARCH_NONE)
-		return;
-	recording_tell(r, write, text, sizeof(text));
-	printf("  it was written by the %s\n", text);
-	recording_tell(r, flush, text, sizeof(text));
-	printf("  and promised by flush #%" PRIu64 ": %s\n", recording_flush_number(r, flush),
-		text);
-}
 
 static void judged(struct explorer *e, bool ok)
 {
 	struct judging *j = e->arg;
 
-	if (ok || j->failed++ >= TOLD_MAX)
-		return;
-	printf("after event %" PRIu64 ": %s\n", e->k.model.at, e->why);
-	if (e->sector != UINT64_MAX)
-		tell_blame(j->r, e->sector, e->k.model.at);
+	if (!ok)
+		findings_add(&j->found, e);
+	if (j->progress && e->n->states % 64 == 0)
+		fprintf(stderr, "\r\033[K%" PRIu64 " of about %" PRIu64 " states judged, %" PRIu64
+			" break a promise", e->n->states, j->states, j->found.failed);
 }
 
 /* The file as it is. */
@@ -127,75 +108,144 @@ static int read_disk(void *arg)
 		if (x.kind != EXTENT_DATA)
 			continue;
 		err = disk_pread(j->d, buf, n, at);
-		if (!err)
-			mem_write(&j->before, buf, n, at, false);
+		if (err)
+			break;
+		mem_write(&j->before, buf, n, at, false);
+		j->fingerprint += trace_fingerprint_of(buf, n, at);
 	}
 	free(buf);
 	return err;
 }
 
-static int run(struct judging *j, struct loop *l, struct why *why)
+/* What the image says lies below it, by its whole name: states lie in no folder. */
+static int note_backing(struct judging *j)
 {
-	const char *format = j->r->trace->info.format;
-	struct disk_opts o = {.path = j->image, .format = format, .readonly = true, .quiet = true};
-	struct explorer_counts n = {0};
-	struct subject s = {.log = &j->r->log,
-		.start = &j->start,
-		.before = &j->before,
-		.format = format,
-		.sectors = j->r->size / SECTOR,
-		.either = true};
-	struct explorer e;
-	int err = disk_open(l, &o, &j->d, why);
+	struct disk *below = disk_backing(j->d);
+
+	if (!below)
+		return 0;
+	j->backing = realpath(disk_path(below), NULL);
+	return j->backing ? 0 : -errno;
+}
+
+static int report(struct judging *j, struct why *why)
+{
+	int err = j->html ? findings_draw(&j->found, j->n.states, j->html, why) : 0;
 
 	if (err)
 		return err;
-	s.cluster_size = disk_cluster_size(j->d);
-	if (disk_backing(j->d))
-		err = why_set(why, -ENOTSUP, "images with a backing file cannot be judged");
-	if (!err)
-		err = fiber_run(l, read_disk, j);
-	disk_abandon(j->d);
-	if (!err)
-		err = read_file(j->image, &j->start);
-	if (err)
-		return err;
-	explorer_init(&e, l, &s, j->seed, &n);
+	if (j->json)
+		findings_json(&j->found, j->n.states, j->image);
+	else
+		findings_print(&j->found, j->n.states);
+	return 0;
+}
+
+static void judge_all(struct judging *j, struct loop *l, const struct subject *s)
+{
+	struct explorer e;
+
+	explorer_init(&e, l, s, j->seed, &j->n);
 	e.judged = judged;
 	e.arg = j;
 	cuts_run(&e.k, j->states);
 	explorer_fini(&e);
-	printf("%" PRIu64 " states of %" PRIu64 " events judged: %" PRIu64 " break a promise\n",
-		n.states, j->r->log.clock, j->failed);
-	return 0;
+	if (j->progress)
+		fprintf(stderr, "\r\033[K");
 }
 
-static bool number(const char *text, uint64_t *out)
+/* words: of what is wrong with the image, as yet without its name. */
+static int read_image(struct judging *j, struct loop *l, struct subject *s, struct why *words)
+{
+	struct disk_opts o = {
+		.path = j->image, .format = s->format, .readonly = true, .quiet = true};
+	int err = disk_open(l, &o, &j->d, words);
+
+	if (err)
+		return err;
+	s->cluster_size = disk_cluster_size(j->d);
+	err = note_backing(j);
+	if (j->backing) {
+		s->backing = j->backing;
+		s->backing_format = disk_format(disk_backing(j->d));
+	}
+	if (!err)
+		err = fiber_run(l, read_disk, j);
+	disk_abandon(j->d);
+	return err ? err : read_file(j->image, &j->start);
+}
+
+static int run(struct judging *j, struct loop *l, struct why *why)
+{
+	struct subject s = {.log = &j->r->log,
+		.start = &j->start,
+		.before = &j->before,
+		.format = j->r->trace->info.format,
+		.sectors = j->r->size / SECTOR,
+		.either = true};
+	struct why inner = {""};
+	int err = read_image(j, l, &s, &inner);
+
+	if (err)
+		return why_set(why, err, "%s: %s", j->image, why_text(&inner, err));
+	if (!recording_began_with(j->r, j->fingerprint))
+		return why_set(why, -EINVAL,
+			"%s does not hold what the disk held when the log began", j->image);
+	findings_init(&j->found, j->r, (uint32_t)j->reasons);
+	judge_all(j, l, &s);
+	return report(j, why);
+}
+
+/* ---- the command line ---- */
+
+static int number(const char *name, const char *text, uint64_t min, uint64_t max, uint64_t *out)
 {
 	char *end;
 
 	errno = 0;
 	*out = strtoull(text, &end, 10);
-	return *text >= '0' && *text <= '9' && !*end && !errno;
+	if (*text >= '0' && *text <= '9' && !*end && !errno && *out >= min && *out <= max)
+		return 0;
+	log_error("%s: '%s' is not a number from %" PRIu64 " to %" PRIu64, name, text, min, max);
+	return 1;
+}
+
+/* An option with a value; -1: it is none. */
+static int with_value(struct judging *j, const char *w, const char *v)
+{
+	if (!strcmp(w, "--image") || !strcmp(w, "--html")) {
+		*(w[2] == 'i' ? &j->image : &j->html) = v;
+		if (v && *v)
+			return 0;
+		log_error("'%s' needs a value", w);
+		return 1;
+	}
+	if (!strcmp(w, "--states"))
+		return number(w, v ? v : "", 1, 1000000000, &j->states);
+	if (!strcmp(w, "--seed"))
+		return number(w, v ? v : "", 0, UINT64_MAX, &j->seed);
+	if (!strcmp(w, "--reasons"))
+		return number(w, v ? v : "", 1, REASONS_MAX, &j->reasons);
+	return -1;
 }
 
 /* 0; 1 with words printed; 2: help was asked for. */
 static int parse(struct judging *j, const char **log, int argc, char **argv)
 {
 	for (int i = 1; i < argc; i++) {
-		const char *w = argv[i], *v = i + 1 < argc ? argv[i + 1] : "";
-		bool states = !strcmp(w, "--states"), image = !strcmp(w, "--image");
+		const char *w = argv[i];
+		int bad = with_value(j, w, argv[i + 1]);
 
 		if (!strcmp(w, "--help") || !strcmp(w, "-h"))
 			return 2;
-		if (states || image || !strcmp(w, "--seed")) {
+		if (bad >= 0) {
 			i++;
-			if (image)
-				j->image = v;
-			else if (!number(v, states ? &j->states : &j->seed)) {
-				log_error("%s: '%s' is not a number", w, v);
-				return 1;
-			}
+			if (bad)
+				return bad;
+		} else if (!strcmp(w, "--json")) {
+			j->json = true;
+		} else if (!strcmp(w, "-p")) {
+			j->progress = true;
 		} else if (*w == '-' || *log) {
 			log_error(*w == '-' ? "unknown option '%s'" : "unexpected argument '%s'",
 				w);
@@ -204,7 +254,7 @@ static int parse(struct judging *j, const char **log, int argc, char **argv)
 			*log = w;
 		}
 	}
-	if (*log && j->image && *j->image)
+	if (*log && j->image)
 		return 0;
 	log_error(*log ? "--image is missing: the image file as it was when the log began"
 		       : "which log?");
@@ -213,17 +263,18 @@ static int parse(struct judging *j, const char **log, int argc, char **argv)
 
 int powercut_judge(int argc, char **argv)
 {
-	struct judging j = {.states = 10000, .seed = 1};
+	struct judging j = {.states = 10000, .seed = 1, .reasons = 10};
 	const char *path = NULL;
 	struct recording r = {0};
 	struct loop *l = NULL;
-	struct why why = {""}, inner = {""};
+	struct why why = {""};
 	int status = parse(&j, &path, argc, argv), err;
 
 	if (status == 2)
 		fputs(help, stdout);
 	if (status)
 		return status == 1;
+	j.progress |= isatty(STDERR_FILENO);
 	mem_init(&j.start);
 	mem_init(&j.before);
 	j.r = &r;
@@ -234,17 +285,17 @@ int powercut_judge(int argc, char **argv)
 		err = loop_new(LOOP_AIO_AUTO, &l);
 	if (!err)
 		err = fiber_pool_init(l);
-	if (!err) {
-		err = run(&j, l, &inner);
-		if (err)
-			why_set(&why, err, "%s: %s", j.image, why_text(&inner, err));
-	}
+	if (!err)
+		err = run(&j, l, &why);
 	if (err)
 		log_error("%s", why_text(&why, err));
+	status = err ? 1 : j.found.failed ? 2 : 0;
+	findings_fini(&j.found);
 	if (l)
 		loop_free(l);
 	recording_close(&r);
 	mem_fini(&j.start);
 	mem_fini(&j.before);
-	return err ? 1 : j.failed ? 2 : 0;
+	free(j.backing);
+	return status;
 }

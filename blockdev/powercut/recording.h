@@ -12,6 +12,7 @@
 struct recording {
 	const char *path;     /* of the log */
 	const char *image;    /* that it began with, as the user named it; NULL: an empty one */
+	const char *image_format; /* likewise; NULL: probed */
 	struct crash_log log; /* both sides, with the guest's data */
 	struct crash_mark *mark;
 	uint64_t n_marks;
@@ -23,6 +24,9 @@ struct recording {
 /* 0, or -errno with words, path included; then closing it does no harm. */
 must_check int recording_open(struct recording *r, const char *path, struct why *why);
 void recording_close(struct recording *r);
+
+/* Is that the fingerprint (trace.h) of what the disk held at first?  Not every log knows. */
+bool recording_began_with(const struct recording *r, uint64_t fingerprint);
 
 /* Which flush of the guest is operation i of its log: from 1; also turning the cache off is one. */
 uint64_t recording_flush_number(const struct recording *r, uint32_t i);
@@ -39,16 +43,32 @@ char *reason_replay(const struct recording *r, const struct reason *why, uint32_
 /* When each guest operation became durable, by the contract; NEVER: it did not.  Caller frees. */
 uint64_t *recording_durable(const struct recording *r);
 
+/* One reason for failures, as the timeline tells it. */
+struct told {
+	char title[300], text[2][300]; /* "": no such line */
+	const char *output;            /* of a check */
+	char *replay;                  /* command line; NULL: none */
+	uint64_t at;                   /* tick of the cut */
+	const uint32_t *lost, *kept;   /* into the guest's log */
+	uint32_t n_lost, n_kept;
+	uint32_t after, before; /* operations, or SEARCH_NONE: the gap is between them */
+};
 /* What the timeline shows; all may be NULL or 0 but the recording. */
 struct timeline {
 	const struct recording *r;
-	const struct search *s;  /* NULL: nothing was judged */
+	bool judged;               /* the next five say something */
+	uint64_t states, n_failed; /* cuts */
+	const uint64_t *failed_at; /* ticks, ascending */
+	const struct told *told;
+	uint32_t n_told;
+	const char *gap;         /* what the gap between after and before is called */
 	const uint8_t *verdicts; /* by flush: 0 not tried, 1 load-bearing, 2 never needed */
 	const char *verdict;     /* one line */
-	uint32_t unit;
 };
 /* Writes the page.  0, or -errno with words. */
 must_check int timeline_write(const struct timeline *t, const char *path, struct why *why);
+/* A reason that the search found; all that is pointed to stays why's, but for replay. */
+struct told reason_told(const struct recording *r, const struct reason *why, uint32_t unit);
 
 /* The options that explore and flushes share. */
 struct judge_args {

@@ -16,15 +16,6 @@ struct look {
 	uint64_t fingerprint;
 };
 
-static void add_up(struct look *k, const uint8_t *buf, uint64_t len, uint64_t off)
-{
-	static const uint8_t zeros[SECTOR];
-
-	for (uint64_t at = 0; at + SECTOR <= len; at += SECTOR)
-		if (memcmp(buf + at, zeros, SECTOR))
-			k->fingerprint += trace_fingerprint(buf + at, (off + at) / SECTOR);
-}
-
 static int look_fiber(void *arg)
 {
 	struct look *k = arg;
@@ -44,10 +35,17 @@ static int look_fiber(void *arg)
 			continue;
 		err = disk_pread(k->d, buf, n, at);
 		if (!err)
-			add_up(k, buf, n, at);
+			k->fingerprint += trace_fingerprint_of(buf, n, at);
 	}
 	free(buf);
 	return err;
+}
+
+bool recording_began_with(const struct recording *r, uint64_t fingerprint)
+{
+	const struct trace_info *i = &r->trace->info;
+
+	return (!i->blank && !i->fingerprint) || fingerprint == i->fingerprint;
 }
 
 static int compare(const struct judge_args *a, const struct recording *r, struct why *why)
@@ -63,8 +61,7 @@ static int compare(const struct judge_args *a, const struct recording *r, struct
 	disk_abandon(k.d);
 	if (err)
 		return why_set(why, err, "%s: %s", a->image, strerror(-err));
-	if ((r->trace->info.blank || r->trace->info.fingerprint) &&
-		k.fingerprint != r->trace->info.fingerprint)
+	if (!recording_began_with(r, k.fingerprint))
 		return why_set(why, -EINVAL,
 			"%s does not hold what the disk held when the log began", a->image);
 	return 0;

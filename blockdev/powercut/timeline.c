@@ -97,11 +97,11 @@ static json_t *fails(const struct timeline *t)
 	json_t *all = json_array();
 	uint64_t n;
 
-	for (uint64_t i = 0; t->s && i < t->s->failed; i += n) {
-		for (n = 1; i + n < t->s->failed && t->s->failed_at[i + n] == t->s->failed_at[i];)
+	for (uint64_t i = 0; i < t->n_failed; i += n) {
+		for (n = 1; i + n < t->n_failed && t->failed_at[i + n] == t->failed_at[i];)
 			n++;
 		json_array_append_new(
-			all, json_pack("[I, I]", (json_int_t)t->s->failed_at[i], (json_int_t)n));
+			all, json_pack("[I, I]", (json_int_t)t->failed_at[i], (json_int_t)n));
 	}
 	return all;
 }
@@ -123,9 +123,9 @@ static json_t *cards(const struct timeline *t)
 	card(all, t->r->n_flushes, "flushes", "");
 	if (t->r->n_marks)
 		card(all, t->r->n_marks, "marks", "");
-	if (t->s) {
-		card(all, t->s->states, "cuts judged", "");
-		card(all, t->s->failed, "failed", t->s->failed ? "bad" : "good");
+	if (t->judged) {
+		card(all, t->states, "cuts judged", "");
+		card(all, t->n_failed, "failed", t->n_failed ? "bad" : "good");
 	}
 	if (t->verdicts) {
 		uint64_t needed = 0, never = 0;
@@ -154,30 +154,18 @@ static json_int_t place_or_none(uint32_t op, const uint32_t *place)
 	return op == SEARCH_NONE ? -1 : (json_int_t)place[op];
 }
 
-static json_t *one_reason(const struct timeline *t, const struct reason *r, const uint32_t *place)
+static json_t *one_reason(const struct told *r, const uint32_t *place)
 {
-	char title[200], flush[200], words[260];
-	char *replay = reason_replay(t->r, r, t->unit);
-	json_t *lines = json_array(), *j;
+	json_t *lines = json_array();
 
-	reason_title(t->r, r, title, sizeof(title));
-	reason_flush(t->r, r, flush, sizeof(flush));
-	if (*flush) {
-		snprintf(words, sizeof(words), "Missing: %s.", flush);
-		json_array_append_new(lines, json_string(words));
-	}
-	snprintf(words, sizeof(words),
-		"%" PRIu64 " of the cuts, here at event %" PRIu64 "%s%.80s%s", r->states, r->at,
-		r->mark ? ", after the mark \"" : "", r->mark ? t->r->mark[r->mark - 1].text : "",
-		r->mark ? "\"." : ".");
-	json_array_append_new(lines, text(words));
-	j = json_pack("{s:I, s:s, s:o, s:o, s:o, s:I, s:I, s:o, s:s}", "at", (json_int_t)r->at,
-		"title", title, "text", lines, "lost", places(r->lost, r->n_lost, place), "kept",
-		places(r->kept, r->n_kept, place), "after", place_or_none(r->after, place),
-		"before", place_or_none(r->before, place), "output", text(r->output), "replay",
-		replay ? replay : "");
-	free(replay);
-	return j;
+	for (unsigned i = 0; i < ARRAY_SIZE(r->text); i++)
+		if (*r->text[i])
+			json_array_append_new(lines, text(r->text[i]));
+	return json_pack("{s:I, s:o, s:o, s:o, s:o, s:I, s:I, s:o, s:s}", "at", (json_int_t)r->at,
+		"title", text(r->title), "text", lines, "lost", places(r->lost, r->n_lost, place),
+		"kept", places(r->kept, r->n_kept, place), "after", place_or_none(r->after, place),
+		"before", place_or_none(r->before, place), "output",
+		text(r->output ? r->output : ""), "replay", r->replay ? r->replay : "");
 }
 
 /* As part of a script: nothing in it ends that. */
@@ -209,10 +197,10 @@ static void put_data(FILE *f, const struct timeline *t)
 	snprintf(sub, sizeof(sub), "%" PRIu64 " MiB disk, %.1f MiB written", t->r->size >> 20,
 		(double)t->r->written / (double)MiB);
 	fprintf(f, "const D = {clock:%" PRIu64 ",judged:%s,\n", t->r->log.clock,
-		t->s || t->verdicts ? "true" : "false");
+		t->judged || t->verdicts ? "true" : "false");
 	put_ops(f, t, place);
-	for (uint32_t i = 0; t->s && i < t->s->n_reasons; i++)
-		json_array_append_new(reasons, one_reason(t, &t->s->reason[i], place));
+	for (uint32_t i = 0; i < t->n_told; i++)
+		json_array_append_new(reasons, one_reason(&t->told[i], place));
 	for (uint64_t i = 0; i < t->r->n_flushes; i++)
 		json_array_append_new(verdicts, json_integer(t->verdicts ? t->verdicts[i] : 0));
 	put_json(f, "log", text(name ? name + 1 : t->r->path));
@@ -222,6 +210,7 @@ static void put_data(FILE *f, const struct timeline *t)
 	put_json(f, "cards", cards(t));
 	put_json(f, "reasons", reasons);
 	put_json(f, "verdicts", verdicts);
+	put_json(f, "gap", json_string(t->gap ? t->gap : ""));
 	put_json(f, "verdict", json_string(t->verdict ? t->verdict : ""));
 	fputs("};", f);
 	free(place);

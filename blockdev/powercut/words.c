@@ -123,6 +123,22 @@ void reason_flush(const struct recording *r, const struct reason *why, char *out
 			g[late].submitted);
 }
 
+/* As one word of a shell's. */
+static void put_word(FILE *f, const char *s)
+{
+	size_t plain = strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+				 "/._-+,:=@%");
+
+	if (*s && !s[plain]) {
+		fputs(s, f);
+		return;
+	}
+	fputc('\'', f);
+	for (; *s; s++)
+		fputs(*s == '\'' ? "'\\''" : (char[]){*s, 0}, f);
+	fputc('\'', f);
+}
+
 /* Exceptions from "all is kept": -EVENT lost, ~EVENT torn. */
 char *reason_replay(const struct recording *r, const struct reason *why, uint32_t unit)
 {
@@ -132,8 +148,9 @@ char *reason_replay(const struct recording *r, const struct reason *why, uint32_
 
 	if (!f)
 		return NULL;
-	fprintf(f, "sluice powercut replay %s --at %" PRIu64 " --policy subset=all", r->path,
-		why->at);
+	fputs("sluice powercut replay ", f);
+	put_word(f, r->path);
+	fprintf(f, " --at %" PRIu64 " --policy subset=all", why->at);
 	for (uint32_t i = 0; i < why->n_pending; i++)
 		if (why->pending[i].fate != FATE_WHOLE && r->log.guest[why->pending[i].op].n)
 			fprintf(f, ",%c%" PRIu64, why->pending[i].fate == FATE_TORN ? '~' : '-',
@@ -141,10 +158,38 @@ char *reason_replay(const struct recording *r, const struct reason *why, uint32_
 	fprintf(f, " --seed %" PRIu64, why->choice.tear);
 	if (unit != SECTOR)
 		fprintf(f, unit ? " --tear %u" : " --tear none", unit);
-	if (r->image)
-		fprintf(f, " --image %s", r->image);
+	if (r->image) {
+		fputs(" --image ", f);
+		put_word(f, r->image);
+	}
+	if (r->image && r->image_format)
+		fprintf(f, " --image-format %s", r->image_format);
 	fprintf(f, "%s -o cut.raw", why->choice.reversed ? " --reverse" : "");
 	return fclose(f) ? NULL : out;
+}
+
+struct told reason_told(const struct recording *r, const struct reason *why, uint32_t unit)
+{
+	struct told t = {.output = why->output,
+		.replay = reason_replay(r, why, unit),
+		.at = why->at,
+		.lost = why->lost,
+		.kept = why->kept,
+		.n_lost = why->n_lost,
+		.n_kept = why->n_kept,
+		.after = why->after,
+		.before = why->before};
+	char flush[280];
+
+	reason_title(r, why, t.title, sizeof(t.title));
+	reason_flush(r, why, flush, sizeof(flush));
+	if (*flush)
+		snprintf(t.text[0], sizeof(t.text[0]), "Missing: %s.", flush);
+	snprintf(t.text[1], sizeof(t.text[1]),
+		"%" PRIu64 " of the cuts, here at event %" PRIu64 "%s%.80s%s", why->states, why->at,
+		why->mark ? ", after the mark \"" : "",
+		why->mark ? r->mark[why->mark - 1].text : "", why->mark ? "\"." : ".");
+	return t;
 }
 
 uint64_t *recording_durable(const struct recording *r)

@@ -4,9 +4,12 @@
 # judge.sh - a guest's disk, judged by what the guest was told: whatever a power cut leaves of the
 # image, nothing is lost that was said to be durable.
 #
-# The guest switches its write cache at random, 50 times a run and more, between writes, flushes
-# and resets.  A disk that lies about flushes must be caught, and the flush named.  STATES (default
-# 3000) of each run are judged.
+# The guest's job churn switches its write cache at random, 50 times a run and more, between and
+# under writes (with FUA on IDE), flushes, resets of the device and of the whole machine.  A disk
+# that lies about flushes must be caught, and the flush named.  RUNS (default 1) seeds for each kind
+# of disk, STATES (3000) of each run are judged:
+#
+#   RUNS=10 STATES=10000 TEST_TIMEOUT=3600 tests/run.sh vm: tests/vm/judge.sh
 
 cd "${TMPDIR:?run me by tests/run.sh}" || exit 1
 . "$SRC/tests/support/verdict.sh"
@@ -15,47 +18,68 @@ if [ ! -w /dev/kvm ]; then
 	exit 0
 fi
 
-# script SEED RESET: steps for the guest's job wce.
-script() {
-	awk -v seed="$1" -v reset="$2" 'BEGIN {
-		srand(seed)
-		for (i = 0; i < 55; i++) {
-			printf "%s%s,", i % 2 ? "w" : "W", int(rand() * 6) + 1
-			if (rand() < 0.4) printf "f,"
-			printf i % 2 ? "on," : "off,"
-			if (reset && i % 20 == 19) printf "reset,"
-		}
-		printf "w3,f,W4"
-	}'
-}
-
-# record BUS FORMAT SEED MORE: runs that on a new image; leaves before.img, disk.img and log.
+# record BUS FORMAT SEED STEPS MORE: that on a new image; leaves before.img, disk.img, log and out.
 record() {
-	bus=$1 word= reset=1 drive="file=disk.img,if=$1,format=$2,trace=log$4"
-	[ "$bus" = virtio ] || word=bus=ide reset=0
 	rm -f disk.img log
 	"$SLUICE" img create -q -f "$2" disk.img 64M >/dev/null && cp disk.img before.img &&
-		timeout 60 "$SLUICE" run -kernel @guest -timeout 50 -drive "$drive" \
-			-append "wce $word script=$(script "$3" $reset)" >out 2>err </dev/null
+		timeout 60 "$SLUICE" run -kernel @guest -timeout 50 -serial stdio \
+			-append "churn bus=$1 seed=$3 steps=$4 switches=$(($4 / 4)) rounds=2 \
+				span=1M" \
+			-drive "file=disk.img,if=${1%-pio},format=$2,trace=log$5" \
+			>out 2>err </dev/null
 }
 
-seed=0
-for way in "virtio qcow2" "virtio raw" "ide qcow2" "ide raw"; do
-	seed=$((seed + 1))
-	record "${way% *}" "${way#* }" $seed "" &&
-		"$SLUICE" powercut info log --json >info &&
-		off=$(sed -n 's/^ *"cache_off": \([0-9]*\).*/\1/p' info) &&
-		on=$(sed -n 's/^ *"cache_on": \([0-9]*\).*/\1/p' info) &&
-		[ $((off + on)) -ge 50 ] &&
-		"$SLUICE" powercut judge log --image before.img --states "${STATES:-3000}" \
-			>out 2>err && grep -q ': 0 break a promise$' out
-	verdict "$way: no cut loses what the guest was told is durable" $?
-	record "${way% *}" "${way#* }" $seed ,lie=flush
-	"$SLUICE" powercut judge log --image before.img --states 300 >out 2>err
-	[ $? -eq 2 ]
-	verdict "$way: a disk that lies about flushes is caught" $?
-	[ "${way#* }" != raw ] || grep -q 'promised by flush #[0-9]*: ' out
-	verdict "$way: and what it broke is named" $?
+# figure NAME: of the guest's side of the log.
+figure() {
+	sed -n "s/^ *\"$1\": \([0-9]*\).*/\1/p" info | head -n 1
+}
+
+all=0
+ways="virtio qcow2:ide qcow2:ide-pio raw"
+[ "${RUNS:-1}" -eq 1 ] || ways="$ways:virtio raw:ide raw:ide-pio qcow2"
+IFS=:
+for way in $ways; do
+	unset IFS
+	bus=${way% *} format=${way#* } run=0
+	while [ $((run += 1)) -le "${RUNS:-1}" ]; do
+		seed=$(($(echo "$way" | cksum | cut -c 1-4) * 100 + run)) of="$way, seed $seed"
+		record "$bus" "$format" $seed 104 "" &&
+			[ "$(grep -c '^guest: churn round=.* failed=0 wrong=0' out)" -eq 2 ] &&
+			"$SLUICE" powercut info log --json >info &&
+			[ $(($(figure cache_off) + $(figure cache_on))) -ge 50 ] &&
+			[ "$(figure fua)" -gt 0 ] && [ "$(figure flushes)" -gt 0 ] &&
+			"$SLUICE" powercut judge log --image before.img --seed $seed \
+				--states "${STATES:-3000}" >out 2>err &&
+			grep -q ': 0 break a promise$' out
+		verdict "$of: no cut loses what the guest was told is durable" $?
+		n=$(sed -n 's/^\([0-9]*\) states of .*/\1/p' out)
+		all=$((all + n))
+		record "$bus" "$format" $seed 40 ,lie=flush
+		"$SLUICE" powercut judge log --image before.img --states 300 >out 2>err
+		[ $? -eq 2 ] && grep -q 'promised by flush #[0-9]*: .*, acknowledged at' out &&
+			grep -q 'promised at once: ' out
+		verdict "$of: a disk that lies about flushes is caught, and the flush named" $?
+	done
 done
+echo "$all states judged"
+
+# What the same says to programs, and as a page; and of an image over another.
+"$SLUICE" powercut judge log --image before.img --states 300 --json --html page.html >out 2>err
+[ $? -eq 2 ] && grep -q '"promised": "promised by flush #' out &&
+	grep -q 'breaks what flush #[0-9]* promised' page.html
+verdict "as JSON and as a page" $?
+"$SLUICE" img create -q -f raw below.img 64M &&
+	"$SLUICE" io -f raw -c "write -P 7 0 8M" below.img >out 2>err &&
+	"$SLUICE" img create -q -f qcow2 -b below.img -F raw disk.img >out 2>err &&
+	cp disk.img before.img &&
+	timeout 60 "$SLUICE" run -kernel @guest -timeout 50 \
+		-append "wce script=w20,f,w9,off,W5,on,w9" \
+		-drive file=disk.img,format=qcow2,trace=log >out 2>err </dev/null &&
+	"$SLUICE" powercut judge log --image before.img --states 200 >out 2>err &&
+	grep -q ': 0 break a promise$' out
+verdict "an image over a backing file" $?
+"$SLUICE" powercut judge log --image disk.img >out 2>err
+[ $? -eq 1 ] && grep -q 'disk.img does not hold what the disk held when the log began' err
+verdict "not the image that the log began with" $?
 
 exit $status
