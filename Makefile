@@ -33,7 +33,8 @@ TEST_PKGS  := qemu-utils qemu-system-x86 gnuplot-nox python3 strace zstd nbdkit 
               busybox-static cpio lz4 e2fsprogs hdparm seabios sqlite3
 
 UTIL_SRC  := $(wildcard vmm/util/*.c)
-BLK_SRC   := $(wildcard blockdev/*.c blockdev/file/*.c blockdev/qcow2/*.c blockdev/crash/*.c)
+BLK_SRC   := $(wildcard blockdev/*.c blockdev/file/*.c blockdev/qcow2/*.c blockdev/crash/*.c \
+             blockdev/live/*.c)
 IMG_SRC   := $(wildcard blockdev/img/*.c blockdev/io/*.c blockdev/powercut/*.c blockdev/powercut/*.S)
 NBD_SRC   := blockdev/nbd/nbd.c
 PLUG_SRC  := blockdev/nbd/plugin.c blockdev/nbd/server.c

@@ -36,12 +36,15 @@ static void hist_add(uint64_t *hist, uint64_t start_ns)
 	hist[i < DISK_HIST ? i : DISK_HIST - 1]++;
 }
 
-/* The user hears of a host that fails, once; the guest's own mistakes are between us and it. */
+/*
+ * The user hears of a host that fails, once; the guest's own mistakes are between us and it, and
+ * without power nobody is told anything.
+ */
 static void tell_once(struct disk *d, const struct blk_req *r, int err)
 {
 	static const char *const what[] = {"read", "write", "write of zeros", "discard", "flush"};
 
-	if (d->told || err == -EINVAL || err == -EROFS)
+	if (d->told || err == -EINVAL || err == -EROFS || err == -ESHUTDOWN)
 		return;
 	d->told = true;
 	log_warn("%s: a %s failed: %s; the guest was told, more of them are only counted", d->path,
@@ -404,8 +407,10 @@ static void commit_kick(struct disk *d)
 
 static int refuse(const struct disk *d, const struct blk_req *r)
 {
-	if (r->op == BLK_FLUSH)
-		return 0;
+	int err = d->tap && d->tap->refuse ? d->tap->refuse(d->tap, r) : 0;
+
+	if (err || r->op == BLK_FLUSH)
+		return err;
 	if (!range_within(r->off, r->len, d->fmt->size))
 		return -EINVAL;
 	if (r->op != BLK_READ && d->readonly)

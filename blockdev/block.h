@@ -192,12 +192,21 @@ uint64_t disk_owed(const struct disk *d, uint64_t *since_ns);
  * are left out.  wce: how the cache bit stands, at completion after a change.
  */
 struct disk_tap {
+	/*
+	 * Before all that, also of reads: 0, or the -errno that answers r, -ESHUTDOWN if the disk
+	 * has no power any more.  NULL: all are let through.
+	 */
+	int (*refuse)(struct disk_tap *t, const struct blk_req *r);
 	void (*submit)(struct disk_tap *t, struct blk_req *r, bool wce);
 	void (*done)(struct disk_tap *t, struct blk_req *r, bool wce, int err);
 	void (*wce_submit)(struct disk_tap *t, struct wce_change *c, bool wce);
 	void (*wce_done)(struct disk_tap *t, struct wce_change *c, bool wce, int err);
-	/* May put filters on the image's file; takes f over on success.  0, or -errno. */
-	int (*file)(struct disk_tap *t, struct file *f, struct file **out, struct why *why);
+	/*
+	 * May put filters on the image's file f, or on its external data file (data).  *out, f at
+	 * first, is what is to be closed, also on error.  0, or -errno.  NULL: none.
+	 */
+	int (*file)(struct disk_tap *t, struct file *f, bool data, struct file **out,
+		struct why *why);
 };
 
 /* In a fiber: one request, waited for.  0 or -errno. */

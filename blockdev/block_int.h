@@ -64,6 +64,10 @@ must_check int disk_open_above(struct loop *l, const struct disk_opts *o, struct
 /* Not in a fiber: opens what d's format says lies below it.  0, or -errno with words. */
 must_check int chain_open(struct disk *d, const struct disk_opts *o, struct why *why);
 
+/* Lets o's tap put its filters on *f, which it closes on error.  0, or -errno with words. */
+must_check int disk_tap_file(
+	const struct disk_opts *o, bool data, struct file **f, struct why *why);
+
 /*
  * Not in a fiber: opens the external data file that d's format asks for, as options or the image
  * name it.  0, or -errno with words.

@@ -41,6 +41,9 @@ int data_file_open(struct disk *d, const struct disk_opts *o, struct why *why)
 		return why_set(why, -EINVAL,
 			"'data-file' can only be set for images with an external data file");
 	}
+	err = disk_tap_file(o, true, &f, why);
+	if (err)
+		return err;
 	d->fmt->data_file = f;
 	sync_init(&d->fmt->data_sync, f);
 	d->fmt->data_sync.never = o->nosync;

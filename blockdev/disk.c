@@ -158,9 +158,10 @@ int disk_open_file(struct file *f, const struct disk_opts *o, struct disk **out,
 	return open_file_above(f, o, NULL, out, why);
 }
 
-static int tap_file(struct disk_tap *t, struct file **f, struct why *why)
+int disk_tap_file(const struct disk_opts *o, bool data, struct file **f, struct why *why)
 {
-	int err = t->file ? t->file(t, *f, f, why) : 0;
+	struct disk_tap *t = o->tap;
+	int err = t && t->file ? t->file(t, *f, data, f, why) : 0;
 
 	if (err)
 		file_close(*f);
@@ -176,8 +177,8 @@ int disk_open_above(struct loop *l, const struct disk_opts *o, struct disk *abov
 
 	if (!err)
 		err = name_open(l, &name, &f, why);
-	if (!err && o->tap)
-		err = tap_file(o->tap, &f, why);
+	if (!err)
+		err = disk_tap_file(o, false, &f, why);
 	if (!err)
 		err = open_file_above(f, &name.o, above, out, why);
 	if (!err) {

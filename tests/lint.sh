@@ -18,7 +18,7 @@ rules='
 ^blockdev/	^(vmm/util/|vmm/version\.h$|blockdev/)	linux/kvm
 ^vmm/(guest_mem|bus|irq|kvm)[^/]*$	^vmm/(util/|(guest_mem|bus|irq|kvm))	-
 ^devices/	^(vmm/util/|vmm/(guest_mem|bus|irq)\.h$|blockdev/block\.h$|devices/)	linux/kvm
-^vmm/drive\.[ch]$	^(vmm/|blockdev/(block|crash/record)\.h$)	-
+^vmm/drive\.[ch]$	^(vmm/|blockdev/(block|crash/record|live/live)\.h$)	-
 ^vmm/[^/]*$	^(vmm/|devices/|blockdev/(block|img/img|io/io|nbd/nbd|powercut/powercut)\.h$)	-
 ^guest/trace/	^$	linux/kvm
 ^guest/	^([^/]*$|guest/|lib/|trace/)	^(linux|sys)/

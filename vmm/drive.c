@@ -8,6 +8,7 @@
 #include "vmm/drive.h"
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,8 @@ struct drive {
 	struct loop *loop;
 	struct disk *disk;
 	struct recorder *recorder; /* or NULL */
+	struct live *live;         /* or NULL */
+	bool abandon;              /* the machine's power was cut; set before the loop is stopped */
 	struct drive_report report;
 	int close_err;
 	bool trace_failed; /* that is the log's, and the image is clean */
@@ -41,7 +44,7 @@ static void answer(struct drive *d, int err)
 	pthread_mutex_unlock(&d->lock);
 }
 
-static void close_disk(struct drive *d)
+static void report_disk(struct drive *d)
 {
 	struct drive_report *r = &d->report;
 
@@ -51,8 +54,47 @@ static void close_disk(struct drive *d)
 	r->cache = disk_cache_mode(d->disk);
 	r->wce = disk_wce(d->disk);
 	disk_stats_get(d->disk, &r->running);
-	d->close_err = disk_close_stats(d->disk, &r->total, &d->close_why);
 	r->known = true;
+}
+
+static void close_disk(struct drive *d)
+{
+	report_disk(d);
+	d->close_err = disk_close_stats(d->disk, &d->report.total, &d->close_why);
+}
+
+/* The image is left as it is, or as what lies in a volatile cache says. */
+static void lose_power(struct drive *d)
+{
+	struct drive_report *r = &d->report;
+	char said[LIVE_LINE], again[LIVE_LINE];
+
+	report_disk(d);
+	r->total = r->running;
+	r->cut = true;
+	if (d->live && live_is_cut(d->live)) {
+		d->close_err = live_leave(d->live, d->loop, said, again);
+		/* No error, but what the run was for: never left out. */
+		log_error("drive%u: %s", d->index, said);
+		log_error("drive%u: again: -drive file=%s,...,%s", d->index, r->path, again);
+	}
+	disk_abandon(d->disk);
+}
+
+static void end_disk(struct drive *d)
+{
+	char said[LIVE_LINE];
+
+	disk_drain(d->disk);
+	if (d->live)
+		live_disarm(d->live);
+	if (d->abandon || (d->live && live_is_cut(d->live))) {
+		lose_power(d);
+		return;
+	}
+	close_disk(d);
+	if (d->live && live_missed(d->live, said))
+		log_warn("drive%u: %s", d->index, said);
 }
 
 static int open_disk(struct drive *d)
@@ -63,6 +105,11 @@ static int open_disk(struct drive *d)
 
 	if (d->recorder)
 		o.tap = recorder_tap(d->recorder);
+	if (!err && live_wanted(&d->c->live)) {
+		err = live_new(&d->c->live, o.tap, &d->live, &d->open_why);
+		if (!err)
+			o.tap = live_tap(d->live);
+	}
 	if (!err)
 		err = disk_open(d->loop, &o, &d->disk, &d->open_why);
 	if (!err && d->recorder) {
@@ -107,10 +154,11 @@ static void *drive_main(void *arg)
 		err = loop_run(d->loop);
 		if (err)
 			log_error("drive%u: its event loop failed: %s", d->index, strerror(-err));
-		close_disk(d);
+		end_disk(d);
 	}
 	if (d->recorder)
 		close_recorder(d);
+	live_free(d->live);
 	loop_free(d->loop);
 	return NULL;
 }
@@ -174,6 +222,45 @@ void drive_mark(struct drive *d, enum mark_by by, const char *text, size_t len)
 {
 	if (d->recorder)
 		recorder_mark(d->recorder, by, text, len);
+	if (d->live && live_mark_cuts(d->live, by == MARK_BY_SERIAL, text, len))
+		drive_powercut(d, by == MARK_BY_SERIAL ? "by a line on the serial port"
+						       : "by a mark");
+}
+
+void drive_on_powercut(struct drive *d, void (*cut)(void *arg), void *arg)
+{
+	if (d->live)
+		live_on_cut(d->live, cut, arg);
+}
+
+struct cut_call {
+	struct loop_msg msg;
+	struct live *live;
+	const char *by;
+	sem_t done;
+};
+
+static void cut_on_loop(struct loop_msg *m)
+{
+	struct cut_call *c = container_of(m, struct cut_call, msg);
+
+	live_cut(c->live, c->by);
+	sem_post(&c->done);
+}
+
+void drive_powercut(struct drive *d, const char *by)
+{
+	struct cut_call c = {.msg.fn = cut_on_loop, .live = d->live, .by = by};
+
+	if (!d->live) {
+		d->abandon = true;
+		return;
+	}
+	sem_init(&c.done, 0, 0);
+	loop_post(d->loop, &c.msg);
+	while (sem_wait(&c.done))
+		;
+	sem_destroy(&c.done);
 }
 
 struct loop *drive_loop(const struct drive *d)

@@ -7,6 +7,7 @@
 
 #include "blockdev/block.h"
 #include "blockdev/crash/record.h"
+#include "blockdev/live/live.h"
 #include "vmm/util/log.h"
 #include "vmm/util/loop.h"
 
@@ -23,6 +24,7 @@ struct drive_config {
 	unsigned index; /* IDE: which of the four places */
 	bool cdrom; /* disk.path NULL: no disc in it */
 	const char *trace; /* where what happens to the disk is recorded; NULL: nowhere */
+	struct live_config live;
 };
 
 /* What a drive did, told when it is closed. */
@@ -35,6 +37,7 @@ struct drive_report {
 	struct disk_stats running; /* just before it was closed */
 	struct disk_stats total;   /* and after */
 	bool known;                /* it was opened and closed: the above is filled in */
+	bool cut;                  /* its power was cut, and the image is what that leaves */
 };
 
 struct drive;
@@ -48,8 +51,19 @@ must_check int drive_open(
 /* Closes the disk on its thread, ends the thread.  0, or -errno if the image is not left clean. */
 must_check int drive_close(struct drive *d, struct drive_report *r, struct why *why);
 
-/* Any thread: a mark in the drive's log; nothing if it has none. */
+/*
+ * Any thread: a mark in the drive's log, if it has one; and if it is the mark that cuts the power,
+ * that has happened when it returns.
+ */
 void drive_mark(struct drive *d, enum mark_by by, const char *text, size_t len);
+
+/* Before the guest runs: cut(arg) is called on the drive's thread when its power is cut. */
+void drive_on_powercut(struct drive *d, void (*cut)(void *arg), void *arg);
+/*
+ * Not on the drive's thread: its power is cut when this returns, unless it was before.  A drive
+ * without powercut= keeps what it was given and is not closed.  by: "by a signal", static.
+ */
+void drive_powercut(struct drive *d, const char *by);
 
 struct loop *drive_loop(const struct drive *d);
 struct disk *drive_disk(const struct drive *d);

@@ -60,6 +60,8 @@ struct machine {
 	bool paused;             /* by the monitor, or not started yet */
 	bool started;
 	bool quit;
+	const char *cut_by;    /* the monitor asks for a power cut */
+	_Atomic bool powercut; /* it has happened, to one drive at least */
 	int wake_fd;
 	_Atomic bool fault_told; /* the user knows of a triple fault */
 	_Atomic int event;       /* 0: none, else an EVENT_WORD */
@@ -72,16 +74,30 @@ enum { FAILED = EV_EXIT + 1 };
 #define EVENT_KIND(word)     ((word) >> 8 & 0xff)
 #define EVENT_CODE(word)     ((word)&0xff)
 
+static void wake(struct machine *m)
+{
+	uint64_t one = 1;
+	ssize_t n = write(m->wake_fd, &one, sizeof(one));
+
+	(void)n; /* a full counter wakes as well */
+}
+
 static void event_set(struct machine *m, int ev, int code)
 {
 	int none = 0;
-	uint64_t one = 1;
-	ssize_t n;
 
-	if (!atomic_compare_exchange_strong(&m->event, &none, EVENT_WORD(ev, code)))
-		return;
-	n = write(m->wake_fd, &one, sizeof(one));
-	(void)n; /* a full counter wakes as well */
+	if (atomic_compare_exchange_strong(&m->event, &none, EVENT_WORD(ev, code)))
+		wake(m);
+}
+
+/* On the thread of the drive that has lost its power; the others follow from the main thread. */
+static void on_powercut(void *arg)
+{
+	struct machine *m = arg;
+
+	atomic_store(&m->powercut, true);
+	vcpus_pause_soon(m->vcpus);
+	wake(m);
 }
 
 static void on_event(struct machine_services *s, enum machine_event ev, int code)
@@ -127,6 +143,14 @@ static void on_vcpu_end(void *arg, enum vcpu_end how)
 		event_set(m, FAILED, 0);
 		break;
 	}
+}
+
+static bool has_powercut(const struct machine_config *c)
+{
+	for (unsigned i = 0; i < c->n_drives; i++)
+		if (c->drives[i].live.trigger)
+			return true;
+	return false;
 }
 
 static int add_device(struct machine *m, int err, struct device *d)
@@ -175,6 +199,7 @@ static int build_drive(struct machine *m, unsigned i, struct why *why)
 	if (err)
 		return err;
 	m->drives[m->n_drives++] = drive;
+	drive_on_powercut(drive, on_powercut, m);
 	if (c->iface == DRIVE_IDE) {
 		m->ide[c->index].loop = drive_loop(drive);
 		m->ide[c->index].disk = drive_disk(drive);
@@ -266,7 +291,7 @@ static int machine_build(struct machine *m, struct why *why)
 	s->event = on_event;
 	s->settle = on_settle;
 	for (unsigned i = 0; i < m->c->n_drives; i++)
-		if (m->c->drives[i].trace)
+		if (m->c->drives[i].trace || m->c->drives[i].live.trigger)
 			s->mark = on_mark;
 	err = pci_host_create(s, &d);
 	err = add_device(m, err, d);
@@ -371,7 +396,7 @@ static int machine_reset(struct machine *m, struct why *why)
 	atomic_store(&m->event, 0);
 	n = read(m->wake_fd, &count, sizeof(count));
 	(void)n; /* nothing to read is fine */
-	if (!m->paused)
+	if (!m->paused && !atomic_load(&m->powercut))
 		vcpus_resume(m->vcpus);
 	return 0;
 }
@@ -425,11 +450,22 @@ static void host_quit(void *arg)
 	((struct machine *)arg)->quit = true;
 }
 
+static bool host_powercut(void *arg)
+{
+	struct machine *m = arg;
+
+	if (!has_powercut(m->c))
+		return false;
+	m->cut_by = "by the monitor";
+	return true;
+}
+
 static int monitor_start(struct machine *m, struct why *why)
 {
 	struct monitor_host h = {.arg = m, .drives = m->drives, .n_drives = m->n_drives,
 		.wake_fd = m->wake_fd, .status = host_status, .stop = host_stop, .cont = host_cont,
-		.button = host_button, .reset = host_reset, .quit = host_quit};
+		.button = host_button, .reset = host_reset, .quit = host_quit,
+		.powercut = host_powercut};
 
 	return m->c->monitor ? monitor_open(m->c->monitor, &h, &m->monitor, why) : 0;
 }
@@ -446,10 +482,16 @@ static int time_left_ms(uint64_t deadline_ns)
 	return (int)min_u64((deadline_ns - now) / 1000000 + 1, 1000000);
 }
 
+static bool over(const struct machine *m)
+{
+	return atomic_load(&m->event) || stop_signal() || m->quit || m->cut_by ||
+	       stop_powercut() || atomic_load(&m->powercut);
+}
+
 /* Until there is an event, a wish to end, or no time left; moves input meanwhile. */
 static void machine_wait(struct machine *m, uint64_t deadline_ns)
 {
-	while (!atomic_load(&m->event) && !stop_signal() && !m->quit) {
+	while (!over(m)) {
 		struct pollfd f[] = {{.fd = m->wake_fd, .events = POLLIN},
 			{.fd = console_room_fd(m->console), .events = POLLIN},
 			{.fd = console_input_fd(m->console), .events = POLLIN},
@@ -482,6 +524,18 @@ static void tell_shutdown(struct machine *m, bool guest, const char *reason)
 	monitor_event(m->monitor, "SHUTDOWN", cause(guest, reason));
 }
 
+/* Is it to be cut, or has a drive's trigger cut it?  Then all drives are without. */
+static bool power_is_cut(struct machine *m)
+{
+	const char *by = m->cut_by ? m->cut_by : "by a signal";
+
+	if (!m->cut_by && !stop_powercut() && !atomic_load(&m->powercut))
+		return false;
+	for (unsigned i = 0; i < m->n_drives; i++)
+		drive_powercut(m->drives[i], by);
+	return true;
+}
+
 /* Runs the guest until its end; returns the exit status. */
 static int machine_loop(struct machine *m, struct machine_report *r)
 {
@@ -500,6 +554,10 @@ static int machine_loop(struct machine *m, struct machine_report *r)
 
 		machine_wait(m, deadline);
 		word = atomic_load(&m->event);
+		if (power_is_cut(m)) {
+			tell_shutdown(m, false, "x-powercut");
+			return MACHINE_POWERCUT;
+		}
 		if (stop_signal()) {
 			tell_shutdown(m, false, "host-signal");
 			return MACHINE_SIGNAL + stop_signal();
@@ -549,6 +607,8 @@ int machine_run(const struct machine_config *c, uint64_t start_ns, struct machin
 	m->c = c;
 	m->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	err = m->wake_fd < 0 ? -errno : stop_watch(m->wake_fd, console_restore_terminal);
+	if (!err && has_powercut(c))
+		err = stop_watch_powercut();
 	if (!err)
 		err = machine_build(m, &why);
 	if (!err)
@@ -564,8 +624,11 @@ int machine_run(const struct machine_config *c, uint64_t start_ns, struct machin
 	}
 	console_restore_terminal();
 	monitor_close(m->monitor);
-	if (machine_unbuild(m, r) && r->status == MACHINE_OK)
+	if (machine_unbuild(m, r) && (r->status == MACHINE_OK || r->status == MACHINE_POWERCUT))
 		r->status = MACHINE_USER;
+	/* It may have been cut while the machine was being ended. */
+	else if (atomic_load(&m->powercut) && r->status != MACHINE_USER)
+		r->status = MACHINE_POWERCUT;
 	stop_unwatch();
 	if (m->wake_fd >= 0)
 		close(m->wake_fd);

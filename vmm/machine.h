@@ -33,6 +33,7 @@ enum {
 	MACHINE_USER = 1, /* the machine could not be made, or an image not be left clean */
 	MACHINE_TIMEOUT = 3,
 	MACHINE_FAILED = 4,   /* KVM cannot go on */
+	MACHINE_POWERCUT = 5, /* the power was cut, as powercut= of a drive says */
 	MACHINE_SIGNAL = 128, /* + the signal's number */
 };
 

@@ -152,6 +152,13 @@ static json_t *cmd_quit(struct monitor *m, json_t *args, struct monitor_error *e
 	return json_object();
 }
 
+static json_t *cmd_powercut(struct monitor *m, json_t *args, struct monitor_error *e)
+{
+	if (!m->host.powercut(m->host.arg))
+		return monitor_fail(e, "GenericError", "no drive has powercut=");
+	return json_object();
+}
+
 static json_t *cmd_block(struct monitor *m, json_t *args, struct monitor_error *e)
 {
 	return monitor_query_block(&m->host, args, e);
@@ -186,6 +193,7 @@ static const struct command {
 	{"system_powerdown", cmd_powerdown, false},
 	{"quit", cmd_quit, false},
 	{"x-block-set-write-cache", cmd_write_cache, true},
+	{"x-powercut", cmd_powercut, false},
 };
 
 static json_t *cmd_commands(struct monitor *m, json_t *args, struct monitor_error *e)

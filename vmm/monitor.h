@@ -25,6 +25,7 @@ struct monitor_host {
 	void (*button)(void *arg);
 	void (*reset)(void *arg); /* once the machine's loop goes on; likewise: */
 	void (*quit)(void *arg);
+	bool (*powercut)(void *arg); /* false: no drive is ready for that */
 };
 
 /* unix:PATH[,server][,nowait]: is it one? */

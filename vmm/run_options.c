@@ -61,6 +61,25 @@ static const struct opt drive_table[] = {
 		 "flush: a disk that says of what it has in its cache that it is durable, to\n"
 		 "the guest and at the end (default no)"),
 		.names = lie_names},
+	{OPT("powercut", OPT_STRING, DRIVE(personality.powercut), "WHEN",
+		"the disk has a volatile write cache, and the power is cut in the n-th flush:N,\n"
+		"write:N, byte:N; in a write to sector:N-N; after:N requests; at a line on the\n"
+		"serial port, serial:REGEX; at mark:N, a number written to port 0xf8; asked:\n"
+		"only by SIGUSR2 or the monitor's x-powercut, which all of them obey")},
+	{OPT("policy", OPT_STRING, DRIVE(personality.policy), "WORD",
+		"what becomes of the writes that are not yet durable: none or all of them is\n"
+		"there; random (default); reorder: an earlier one over a later one; torn")},
+	{OPT("seed", OPT_STRING, DRIVE(personality.seed), "N", "which choice of them (1)")},
+	{OPT("tear", OPT_STRING, DRIVE(personality.tear), "512|4096|none",
+		"policy=torn: what a torn write consists of (512)")},
+	{OPT("fail", OPT_STRING, DRIVE(personality.fail), "WHAT+...",
+		"I/O errors for the guest: the n-th read:N, write:N or flush:N; bad sectors,\n"
+		"sector:N or sector:N-N")},
+	{OPT("delay", OPT_STRING, DRIVE(personality.delay), "WHAT+...",
+		"a host's disk that takes longer: read:TIME, write:TIME, flush:TIME such as\n"
+		"flush:8ms; or as hdd, ssd or nvme")},
+	{OPT("full", OPT_STRING, DRIVE(personality.full), "SIZE",
+		"the host's disk has room for SIZE more, then it is full")},
 	{OPT("trace", OPT_STRING, DRIVE(trace), "FILE",
 		"record what the guest asks of the disk and what that does to the image:\n"
 		"a log for sluice powercut; a write to port 0xf8 and each line on the\n"
@@ -105,6 +124,12 @@ static int drive_add(void *obj, const char *value, struct why *why)
 	for (unsigned i = 0; d->trace && i + 1 < o->n_drives; i++)
 		if (o->drives[i]->trace && !strcmp(o->drives[i]->trace, d->trace))
 			return why_set(why, -EINVAL, "-drive: trace=%s twice", d->trace);
+	err = live_parse(&d->personality, &d->live, why);
+	if (err)
+		return err;
+	if (live_wanted(&d->live) && (d->readonly || d->media) && d->live.trigger)
+		return why_set(why, -EINVAL, "-drive: powercut=%s of a disk that nobody writes to",
+			d->personality.powercut);
 	if (d->serial && strlen(d->serial) > 20)
 		return why_set(why, -EINVAL, "-drive: serial=%s: at most 20 bytes", d->serial);
 	return 0;
@@ -266,6 +291,7 @@ void run_options_drive(const struct run_drive *d, struct drive_config *out)
 		.transitional = !d->legacy_off,
 		.cdrom = d->media,
 		.trace = d->trace,
+		.live = d->live,
 		.index = d->index,
 	};
 }
@@ -289,8 +315,7 @@ void run_help(FILE *f)
 		"one.\n"
 		"\nExit status: what the guest reports through port 0xf4; 0 after power-off, or "
 		"after a\nreset with -no-reboot; 1 if the machine cannot be made as asked or an "
-		"image cannot be\nclosed; 3 at the time-out; 4 if KVM cannot go on; 128 plus the "
-		"number of the signal\nthat ended it (130: Ctrl-C). Images are closed clean unless "
-		"it was "
-		"forced.\n");
+		"image cannot be\nclosed; 3 at the time-out; 4 if KVM cannot go on; 5 after a "
+		"power cut; 128 plus\nthe number of the signal that ended it (130: Ctrl-C). "
+		"Images are closed clean unless\nit was forced or the power was cut.\n");
 }

@@ -21,6 +21,8 @@ struct run_options {
 struct run_drive {
 	char *text; /* owns the words below */
 	const char *file, *serial, *trace;
+	struct live_words personality;
+	struct live_config live; /* what they say */
 	int lie; /* 1: about flushes */
 	int iface, format, cache, aio; /* format -1: not said */
 	bool readonly;

@@ -21,6 +21,7 @@
 static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
 static _Atomic int watched_fd = -1, came;
 static _Atomic uint64_t came_ns;
+static _Atomic bool powercut;
 static void (*force_fn)(void);
 
 static void wake(void)
@@ -92,11 +93,34 @@ void stop_request(void)
 		wake();
 }
 
+static void on_powercut(int sig)
+{
+	int saved = errno;
+
+	atomic_store(&powercut, true);
+	wake();
+	errno = saved;
+}
+
+int stop_watch_powercut(void)
+{
+	struct sigaction sa = {.sa_handler = on_powercut, .sa_flags = SA_RESTART};
+
+	sigemptyset(&sa.sa_mask);
+	return sigaction(SIGUSR2, &sa, NULL) ? -errno : 0;
+}
+
+bool stop_powercut(void)
+{
+	return atomic_load(&powercut);
+}
+
 void stop_not_here(void)
 {
 	sigset_t set;
 
 	sigemptyset(&set);
+	sigaddset(&set, SIGUSR2);
 	for (unsigned i = 0; i < ARRAY_SIZE(signals); i++)
 		sigaddset(&set, signals[i]);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);

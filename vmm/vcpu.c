@@ -370,9 +370,8 @@ void vcpus_resume(struct vcpus *vs)
 	pthread_mutex_unlock(&vs->lock);
 }
 
-void vcpus_pause(struct vcpus *vs)
+static void ask_to_pause_locked(struct vcpus *vs)
 {
-	pthread_mutex_lock(&vs->lock);
 	if (vs->n_running) {
 		atomic_store(&vs->stop, true);
 		for (unsigned i = 0; i < vs->c.n; i++) {
@@ -380,6 +379,19 @@ void vcpus_pause(struct vcpus *vs)
 			pthread_kill(vs->v[i].thread, KICK);
 		}
 	}
+}
+
+void vcpus_pause_soon(struct vcpus *vs)
+{
+	pthread_mutex_lock(&vs->lock);
+	ask_to_pause_locked(vs);
+	pthread_mutex_unlock(&vs->lock);
+}
+
+void vcpus_pause(struct vcpus *vs)
+{
+	pthread_mutex_lock(&vs->lock);
+	ask_to_pause_locked(vs);
 	while (vs->n_running)
 		pthread_cond_wait(&vs->cond, &vs->lock);
 	pthread_mutex_unlock(&vs->lock);

@@ -40,6 +40,8 @@ void vcpus_free(struct vcpus *vs); /* pauses first */
 /* As after power-on, except that vCPU 0 stands where *start says.  0 or -errno. */
 must_check int vcpus_power_on(struct vcpus *vs, const struct boot_start *start);
 void vcpus_resume(struct vcpus *vs);
+/* Any thread: asks for that.  A vCPU that is out of the guest does not enter it any more. */
+void vcpus_pause_soon(struct vcpus *vs);
 /* Returns when every vCPU is out of the guest and its last access is complete. */
 void vcpus_pause(struct vcpus *vs);
 

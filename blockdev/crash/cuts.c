@@ -123,26 +123,12 @@ static void try_choice(struct cuts *k)
 
 void cuts_set_all(struct cuts *k, enum fate f)
 {
-	memset(k->c.fate, f, k->model.n_pending);
-	k->c.size = k->sizes[f == FATE_WHOLE ? k->n_sizes - 1 : 0];
-	k->c.reversed = false;
-	k->c.tear = 1;
+	choice_all(&k->model, k->sizes, k->n_sizes, f, &k->c);
 }
 
 void cuts_random(struct cuts *k)
 {
-	uint64_t keep = rng_next(&k->rng) % 5, torn = rng_next(&k->rng) % 3;
-
-	for (uint32_t i = 0; i < k->model.n_pending; i++) {
-		uint64_t n = rng_next(&k->rng) % 8;
-
-		k->c.fate[i] = n < keep * 2 ? FATE_WHOLE : FATE_LOST;
-		if (rng_next(&k->rng) % 8 < torn && !k->whole)
-			k->c.fate[i] = FATE_TORN;
-	}
-	k->c.tear = rng_next(&k->rng) | 1;
-	k->c.reversed = rng_next(&k->rng) & 1;
-	k->c.size = k->sizes[rng_next(&k->rng) % k->n_sizes];
+	choice_random(&k->model, k->sizes, k->n_sizes, k->whole, &k->rng, &k->c);
 }
 
 /* Do pending writes overlap, so that their order matters? */
@@ -279,7 +265,7 @@ uint64_t *cuts_ticks(const struct crash_log *log, uint64_t *n)
 void cuts_situation(struct cuts *k)
 {
 	facts_update(&k->facts, &k->model);
-	k->n_sizes = model_sizes(&k->model, k->sizes, CUTS_SIZES);
+	k->n_sizes = model_sizes(&k->model, k->sizes, CUT_SIZES);
 	k->n_data = 0;
 	for (uint32_t i = 0; i < k->model.n_pending; i++)
 		if (model_has_data(&k->model.log->host[k->model.pending[i]]))

@@ -15,9 +15,9 @@
 #define CRASH_CUTS_H
 
 #include "blockdev/crash/facts.h"
+#include "blockdev/crash/policy.h"
 #include "blockdev/crash/seen.h"
 
-#define CUTS_SIZES      8
 #define CUTS_EXHAUSTIVE 12 /* pending writes */
 
 struct cuts {
@@ -25,7 +25,7 @@ struct cuts {
 	struct facts facts;    /* what each sector of the state in hand holds, if usable */
 	struct crash_choice c; /* the state in hand */
 	struct mem_image state;
-	uint64_t sizes[CUTS_SIZES];
+	uint64_t sizes[CUT_SIZES];
 	uint32_t n_sizes;
 	uint32_t *data; /* which pending operations have data: positions in model.pending */
 	uint32_t n_data;

@@ -267,8 +267,12 @@ static void on_host_done(struct file_watch *w, uint64_t number, int err)
 	put_done(container_of(w, struct recorder, watch), TRACE_HOST_DONE, number, false, err);
 }
 
-static int on_file(struct disk_tap *t, struct file *f, struct file **out, struct why *why)
+static int on_file(
+	struct disk_tap *t, struct file *f, bool data, struct file **out, struct why *why)
 {
+	/* The log knows one file. */
+	if (data)
+		return 0;
 	return watch_open(f, &container_of(t, struct recorder, tap)->watch, out);
 }
 

@@ -36,14 +36,11 @@ static const char help[] =
 	"  sluice powercut replay run.log --image before.raw --at 1200 --policy none -o "
 	"cut.raw\n";
 
-enum policy { NONE, ALL, RANDOM, REORDER, TORN, SUBSET };
-static const char *const policies[] = {"none", "all", "random", "reorder", "torn", NULL};
-
 struct replay {
 	struct judge_args a;
 	const char *out, *at_word, *subset;
 	uint64_t at;
-	enum policy policy;
+	enum cut_policy policy; /* without subset */
 	bool reverse;
 };
 
@@ -77,13 +74,13 @@ static bool number(const char *text, const char **end, uint64_t *out)
 static int take_policy(struct replay *y, const char *word)
 {
 	if (!strncmp(word, "subset=", 7)) {
-		y->policy = SUBSET;
 		y->subset = word + 7;
 		return 0;
 	}
-	for (unsigned i = 0; policies[i]; i++)
-		if (!strcmp(word, policies[i])) {
-			y->policy = (enum policy)i;
+	for (unsigned i = 0; cut_policies[i]; i++)
+		if (!strcmp(word, cut_policies[i])) {
+			y->policy = (enum cut_policy)i;
+			y->subset = NULL;
 			return 0;
 		}
 	log_error("--policy: '%s'; expected none, all, random, reorder, torn or subset=...", word);
@@ -154,7 +151,7 @@ static int complete(struct replay *y, int argc, char **argv)
 			missing ? missing : argv[optind + 1]);
 		return 1;
 	}
-	if (y->reverse && y->policy != SUBSET) {
+	if (y->reverse && !y->subset) {
 		log_error("--reverse goes with --policy subset=...");
 		return 1;
 	}
@@ -171,7 +168,7 @@ static int parse(struct replay *y, int argc, char **argv)
 {
 	int c, bad = 0;
 
-	*y = (struct replay){.a = {.seed = 1, .jobs = 1, .unit = SECTOR}, .policy = RANDOM};
+	*y = (struct replay){.a = {.seed = 1, .jobs = 1, .unit = SECTOR}, .policy = CUT_RANDOM};
 	optind = 0;
 	while (!bad && (c = getopt_long(argc, argv, ":o:f:", options, NULL)) != -1) {
 		if (c == OPT_HELP)
@@ -232,23 +229,11 @@ static int choose_subset(const struct replay *y, struct cuts *k, const struct gu
 static int choose(const struct replay *y, struct cuts *k, const struct guest_disk *g,
 	const struct crash_log *log, struct why *why)
 {
-	k->c.unit = y->a.unit ? y->a.unit : SECTOR;
-	k->rng = y->a.seed ^ 0x5eed;
-	k->whole = y->policy != TORN || !y->a.unit;
-	switch (y->policy) {
-	case NONE:
-	case ALL:
-		cuts_set_all(k, y->policy == ALL ? FATE_WHOLE : FATE_LOST);
+	if (!y->subset) {
+		policy_choose(&k->model, y->policy, y->a.seed, y->a.unit, &k->c);
 		return 0;
-	case RANDOM:
-	case REORDER:
-	case TORN:
-		cuts_random(k);
-		k->c.reversed = y->policy == REORDER || (y->policy == TORN && k->c.reversed);
-		return 0;
-	case SUBSET:
-		break;
 	}
+	k->c.unit = y->a.unit ? y->a.unit : SECTOR;
 	return choose_subset(y, k, g, log, why);
 }
 

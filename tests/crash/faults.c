@@ -218,7 +218,7 @@ static void cuts(struct loop *l, const struct run_log *r, uint64_t salt, struct 
 		left--;
 		model_advance(&e->k.model, ticks[i]);
 		oracle_at(&e->oracle, ticks[i]);
-		e->k.n_sizes = model_sizes(&e->k.model, e->k.sizes, CUTS_SIZES);
+		e->k.n_sizes = model_sizes(&e->k.model, e->k.sizes, CUT_SIZES);
 		t->situations++;
 		for (int k = 0; k < STATES; k++)
 			one_cut(e, ticks[i], k < STATES / 2, why, room);
