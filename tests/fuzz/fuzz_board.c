@@ -2,8 +2,9 @@
 /*
  * fuzz_board.c - the ports of a PC's board, at every width: clock, PM registers, power, fw_cfg.
  *
- * An input is a list of 8-byte steps; two in three go where something lives.  After each input
- * the machine is reset and must be as at power-on: the clock runs, the signature is there.
+ * An input is a list of 8-byte steps; two in three go where something lives.  Two vCPUs run it,
+ * the second one backwards.  After each input the machine is reset and must be as at power-on:
+ * the clock runs, the signature is there.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 const char fuzz_name[] = "board";
 
 #define DEVICES 5
+#define STEP	8
 
 static struct fake_machine *m;
 static struct device *dev[DEVICES];
@@ -56,21 +58,44 @@ static uint16_t port(uint8_t a, uint8_t b)
 	return (uint16_t)(base[a % ARRAY_SIZE(base)] + b % 14);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
+static void do_step(const uint8_t *p)
 {
-	init();
-	for (; n >= 8; p += 8, n -= 8) {
-		unsigned len = 1u << p[0] % 3;
-		uint64_t v = 0;
+	unsigned len = 1u << p[0] % 3;
+	uint64_t v = 0;
 
-		memcpy(&v, p + 3, 5);
-		if (p[0] & 0x80)
-			fake_write(m, BUS_PORT, port(p[1], p[2]), v, len);
-		else
-			fake_read(m, BUS_PORT, port(p[1], p[2]), len);
-		if ((p[0] & 0x7c) == 0x7c)
-			acpi_pm_button(dev[1]);
-	}
+	memcpy(&v, p + 3, 5);
+	if (p[0] & 0x80)
+		fake_write(m, BUS_PORT, port(p[1], p[2]), v, len);
+	else
+		fake_read(m, BUS_PORT, port(p[1], p[2]), len);
+	if ((p[0] & 0x7c) == 0x7c)
+		acpi_pm_button(dev[1]);
+}
+
+struct run {
+	const uint8_t *p;
+	size_t n;
+};
+
+static void *backwards(void *arg)
+{
+	const struct run *r = arg;
+
+	for (size_t i = r->n; i-- > 0;)
+		do_step(r->p + i * STEP);
+	return NULL;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct run r = {data, size / STEP};
+	pthread_t other;
+
+	init();
+	must(!pthread_create(&other, NULL, backwards, &r));
+	for (size_t i = 0; i < r.n; i++)
+		do_step(data + i * STEP);
+	pthread_join(other, NULL);
 	for (unsigned i = 0; i < DEVICES; i++)
 		if (dev[i]->ops->reset)
 			dev[i]->ops->reset(dev[i]);
@@ -85,7 +110,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 /* Eight programs of random steps. */
 size_t fuzz_seed(uint8_t *data, size_t size, unsigned n)
 {
-	size_t len = 100 * 8;
+	size_t len = 100 * STEP;
 
 	if (n >= 8 || len > size)
 		return 0;
