@@ -30,7 +30,7 @@ BUILD_PKGS := gcc libc6-dev make pkg-config liburing-dev libjansson-dev zlib1g-d
               nbdkit-plugin-dev acpica-tools
 UNIT_PKGS  := check
 TEST_PKGS  := qemu-utils qemu-system-x86 gnuplot-nox python3 strace zstd nbdkit libnbd-bin fio \
-              busybox-static cpio lz4 e2fsprogs hdparm seabios sqlite3
+              busybox-static cpio lz4 e2fsprogs hdparm seabios sqlite3 xorriso
 
 UTIL_SRC  := $(wildcard vmm/util/*.c)
 BLK_SRC   := $(wildcard blockdev/*.c blockdev/file/*.c blockdev/qcow2/*.c blockdev/crash/*.c \

@@ -23,6 +23,8 @@ static const char *const lie_names[] = {"no", "flush", NULL};
 static const char *const aio_names[] = {"io_uring", "threads", NULL};
 static const enum loop_aio aio_values[] = {LOOP_AIO_URING, LOOP_AIO_THREADS};
 
+#define CDROM_INDEX 2 /* where a PC has it: first on the second channel */
+
 #define DRIVE(member) offsetof(struct run_drive, member)
 static const struct opt drive_table[] = {
 	{OPT("file", OPT_STRING, DRIVE(file), "FILE",
@@ -93,11 +95,11 @@ static const struct opt drive_table[] = {
 	{0},
 };
 
-static int drive_add(void *obj, const char *value, struct why *why)
+/* One more drive, with a copy of the words that describe it. */
+static int drive_new(struct run_options *o, const char *words, struct run_drive **out,
+	struct why *why)
 {
-	struct run_options *o = obj;
 	struct run_drive *d;
-	int err;
 
 	if (o->n_drives == MACHINE_DRIVES_MAX)
 		return why_set(why, -EINVAL, "-drive: at most %d drives", MACHINE_DRIVES_MAX);
@@ -108,10 +110,19 @@ static int drive_add(void *obj, const char *value, struct why *why)
 	d->format = d->aio = -1;
 	d->index = UINT_MAX;
 	d->legacy_off = true;
-	d->text = strdup(value);
-	if (!d->text)
-		return -ENOMEM;
-	err = options_parse_list(drive_table, d, d->text, "drive", why);
+	d->text = strdup(words);
+	*out = d;
+	return d->text ? 0 : -ENOMEM;
+}
+
+static int drive_add(void *obj, const char *value, struct why *why)
+{
+	struct run_options *o = obj;
+	struct run_drive *d = NULL;
+	int err = drive_new(o, value, &d, why);
+
+	if (!err)
+		err = options_parse_list(drive_table, d, d->text, "drive", why);
 	if (err)
 		return err;
 	if (d->media && d->iface != DRIVE_IDE)
@@ -132,6 +143,21 @@ static int drive_add(void *obj, const char *value, struct why *why)
 			d->personality.powercut);
 	if (d->serial && strlen(d->serial) > 20)
 		return why_set(why, -EINVAL, "-drive: serial=%s: at most 20 bytes", d->serial);
+	return 0;
+}
+
+/* -drive if=ide,media=cdrom,index=2,file=FILE */
+static int cdrom_add(void *obj, const char *value, struct why *why)
+{
+	struct run_drive *d = NULL;
+	int err = drive_new(obj, value, &d, why);
+
+	if (err)
+		return err;
+	d->file = d->text;
+	d->iface = DRIVE_IDE;
+	d->media = 1;
+	d->index = CDROM_INDEX;
 	return 0;
 }
 
@@ -179,6 +205,9 @@ static const struct opt run_table[] = {
 	{OPT("smp", OPT_UINT, RUN(smp), "N", "number of vCPUs (default 1)"), .min = 1, .max = 255},
 	{OPT("drive", OPT_CALL, 0, "KEY=VALUE,...", "a disk; may be given several times:"),
 		.set = drive_add},
+	{OPT("cdrom", OPT_CALL, 0, "FILE",
+		 "a CD-ROM drive with that disc in it, like -drive if=ide,media=cdrom,index=2"),
+		.set = cdrom_add},
 	{OPT("serial", OPT_STRING, RUN(serial), "WHERE",
 		"the serial port: stdio (default), null or file:PATH")},
 	{OPT("monitor", OPT_STRING, RUN(monitor), "unix:PATH",

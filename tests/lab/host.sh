@@ -61,6 +61,31 @@ test_machine() {
 	boot machine.sh -smp 2 -drive "file=$work/d.raw,format=raw"
 }
 
+# What its kernel warns of is what it warns of under QEMU too, with the same devices.
+test_bootlog() {
+	if ! command -v qemu-system-x86_64 >/dev/null; then
+		echo "skip $test: no QEMU"
+		return
+	fi
+	raw "$work/v" 16M
+	raw "$work/i" 16M
+	boot bootlog.sh -smp 2 -drive "file=$work/v,format=raw" \
+		-drive "if=ide,file=$work/i,format=raw"
+	warnings <"$work/log" >"$work/ours"
+	qemu-system-x86_64 -L /usr/share/qemu -L /usr/share/seabios -machine pc -accel kvm \
+		-cpu host -smp 2 -m 256 -nodefaults \
+		-display none -vga none -no-reboot -kernel ./vmlinuz -initrd ./guest.gz \
+		-append "console=ttyS0 panic=-1 quiet loglevel=4 lab=bootlog.sh" \
+		-serial "file:$work/peer" -drive "if=virtio,file=$work/v,format=raw" \
+		-drive "if=ide,file=$work/i,format=raw" 2>&1
+	tr -d '\r' <"$work/peer" | tee "$work/log" | warnings >"$work/theirs"
+	check "QEMU's guest came to its end" grep -q '^lab: end' "$work/log"
+	sed 's/^/    under QEMU: /' "$work/theirs"
+	check "no warning but those that there are under QEMU" only_in_first
+}
+warnings() { sed -n 's/^<[0-4]>\[[^]]*\] *//p' | sort -u; }
+only_in_first() { ! grep -vxFf "$work/theirs" "$work/ours"; }
+
 between() { [ "$2" -ge "$1" ] && [ "$2" -le "$3" ] || { echo "$2, not $1 to $3"; false; }; }
 
 # Write caches switched from inside.  fdatasyncs of the four disks before they were closed; 30
@@ -173,6 +198,16 @@ test_virtio_qcow2() { installed virtio qcow2; }
 test_ide_raw() { installed ide raw; }
 test_ide_qcow2() { installed ide qcow2; }
 
+# A CD with the same on it, although there is a disk.
+test_cd() {
+	if [ ! -s system.iso ]; then
+		echo "skip $test: no GRUB or no xorriso"
+		return
+	fi
+	raw "$work/d.raw" 16M
+	start -m 256M -boot d -cdrom system.iso -drive "file=$work/d.raw,format=raw"
+}
+
 # Debian, installed in a guest by its own dpkg, boots from each bus and format into its own init,
 # and switches itself off.  The disks of these are large: not in memory.
 test_debian() {
@@ -202,7 +237,8 @@ fsck() {
 
 few="machine ide cache files odd legacy ide_qcow2 story"
 list=${1:-$few}
-[ "$list" = all ] && list="$few story_more large entry32 pvh virtio_raw virtio_qcow2 ide_raw debian"
+[ "$list" = all ] && list="$few story_more large entry32 pvh virtio_raw virtio_qcow2 ide_raw cd
+	bootlog debian"
 for test in $(echo "$list" | tr ',' ' '); do
 	extra=
 	"test_$test"

@@ -81,7 +81,7 @@ make_guest() {
 	put "$g" "$(command -v mke2fs)" "$(command -v hdparm)"
 	! command -v sqlite3 >/dev/null || put "$g" "$(command -v sqlite3)"
 	list=
-	for m in $virtio $ata cdrom sr_mod; do
+	for m in $virtio $ata cdrom sr_mod isofs; do
 		have_module "$m" && list="$list $m"
 	done
 	# shellcheck disable=SC2086 # a list
@@ -91,32 +91,44 @@ make_guest() {
 	pack "$g" >"$tmp/guest.gz"
 }
 
-# What installs Debian takes long to make and longer to use: only for who asks for it.
-wants_debian() {
-	case ,${LAB:-}, in *,all,* | *,debian,*) true ;; *) false ;; esac
+# What takes long to make and longer to use is only for who asks for it.
+wants() {
+	case ,${LAB:-}, in *,all,* | *,$1,*) true ;; *) false ;; esac
 }
 make_debian() {
-	wants_debian || return 0
+	wants debian || return 0
 	guest/linux/debian.sh "$lab/debian" || cannot "no Debian to install"
 }
 
-# A disk that boots by itself: GRUB as its installer places it (boot sector, then the rest before
-# the first partition), the kernel and the guest's initial RAM disk on ext4.
-make_system() {
-	fetch grub-pc-bin grub && fetch grub-common grub-tools || return
-	mods=$lab/grub/usr/lib/grub/i386-pc
+# grub FORMAT FILE DEVICE MODULE...: GRUB, which boots from that device.
+grub() {
+	format=$1 file=$2 device=$3
+	shift 3
 	cat >"$tmp/grub.cfg" <<-END
-		set root=(hd0,msdos1)
+		set root=($device)
 		linux /boot/vmlinuz console=ttyS0 panic=-1 quiet loglevel=4 lab=installed.sh
 		initrd /boot/initrd
 		boot
 	END
-	"$lab/grub-tools/usr/bin/grub-mkimage" -d "$mods" -O i386-pc -o "$tmp/core.img" \
-		-p '(hd0,msdos1)/boot/grub' -c "$tmp/grub.cfg" biosdisk part_msdos ext2 linux \
-		>"$tmp/log" 2>&1 || return
+	"$lab/grub-tools/usr/bin/grub-mkimage" -d "$mods" -O "$format" -o "$file" \
+		-p "($device)/boot/grub" -c "$tmp/grub.cfg" biosdisk linux "$@" >"$tmp/log" 2>&1
+}
+
+# What boots by itself has the kernel, the guest's initial RAM disk, and its sum.
+make_root() {
 	mkdir -p "$tmp/root/boot"
 	cp "$vmlinuz" "$tmp/root/boot/vmlinuz"
 	cp "$tmp/guest.gz" "$tmp/root/boot/initrd"
+	(cd "$tmp/root/boot" && md5sum initrd >sums)
+}
+
+# A disk that boots by itself: GRUB as its installer places it (boot sector, then the rest before
+# the first partition), files on ext4.
+make_system() {
+	fetch grub-pc-bin grub && fetch grub-common grub-tools || return
+	mods=$lab/grub/usr/lib/grub/i386-pc
+	grub i386-pc "$tmp/core.img" hd0,msdos1 part_msdos ext2 || return
+	make_root
 	truncate -s 48M "$tmp/system.raw"
 	# From sector 2048, 94208 sectors (46 MiB).
 	mke2fs -q -F -t ext4 -E offset=1048576 -d "$tmp/root" "$tmp/system.raw" 46M >"$tmp/log" 2>&1
@@ -126,6 +138,14 @@ make_system() {
 		head -c 48 /dev/zero
 	} | dd of="$tmp/system.raw" bs=1 seek=446 conv=notrunc 2>/dev/null
 	printf '\125\252' | dd of="$tmp/system.raw" bs=1 seek=510 conv=notrunc 2>/dev/null
+}
+
+# A CD that boots by itself (El Torito, without emulation of a floppy).
+make_disc() {
+	[ -e "$tmp/system.raw" ] && command -v xorriso >/dev/null || return
+	grub i386-pc-eltorito "$tmp/root/boot/eltorito.img" cd iso9660 || return
+	xorriso -as mkisofs -quiet -o "$tmp/system.iso" -r -b boot/eltorito.img -no-emul-boot \
+		-boot-load-size 4 -boot-info-table "$tmp/root" >"$tmp/log" 2>&1
 }
 
 # A shop's database on ext4, for the power cuts.
@@ -173,16 +193,20 @@ direct() {
 	[ -r /dev/kvm ] && [ -w /dev/kvm ] && grep -Eqw 'svm|vmx' /proc/cpuinfo
 }
 
+# make_lab DIR: what host.sh finds around it, but for the program under test.
+make_lab() {
+	mkdir -p "$1"
+	cp tests/lab/host.sh "$tmp/guest.gz" "$lab/vmlinux" "$1/"
+	cp "$vmlinuz" "$1/vmlinuz"
+	for f in system.raw system.iso story.raw; do
+		[ ! -e "$tmp/$f" ] || cp "$tmp/$f" "$1/"
+	done
+}
+
 run_direct() {
-	mkdir "$tmp/lab"
-	cp tests/lab/host.sh "$tmp/lab/"
+	make_lab "$tmp/lab"
 	cp "$sluice" "$tmp/lab/sluice"
-	cp "$tmp/guest.gz" "$vmlinuz" "$tmp/lab/"
-	cp "$lab/vmlinux" "$tmp/lab/"
-	[ ! -e "$tmp/system.raw" ] || cp "$tmp/system.raw" "$tmp/lab/"
-	[ ! -e "$tmp/story.raw" ] || cp "$tmp/story.raw" "$tmp/lab/"
-	mv "$tmp/lab/$(basename "$vmlinuz")" "$tmp/lab/vmlinuz"
-	! wants_debian || ln -s "$lab/debian" "$tmp/lab/debian"
+	! wants debian || ln -s "$lab/debian" "$tmp/lab/debian"
 	(cd "$tmp/lab" && sh ./host.sh "${LAB:-}")
 	out=$tmp/lab/out
 }
@@ -201,23 +225,24 @@ run_emulated() {
 	pack "$h" >"$tmp/host.gz"
 	h=$tmp/host
 	base "$h"
-	mkdir -p "$h/lab" "$h/sbin"
+	make_lab "$h/lab"
+	mkdir -p "$h/sbin"
 	put "$h" "$sluice"
 	mv "$h/bin/$(basename "$sluice")" "$h/lab/sluice"
 	modules "$h" irqbypass kvm kvm-amd
 	cp tests/lab/host-init "$h/sbin/init"
-	cp tests/lab/host.sh "$tmp/guest.gz" "$h/lab/"
-	cp "$vmlinuz" "$h/lab/vmlinuz"
-	cp "$lab/vmlinux" "$h/lab/"
-	[ ! -e "$tmp/system.raw" ] || cp "$tmp/system.raw" "$h/lab/"
-	[ ! -e "$tmp/story.raw" ] || cp "$tmp/story.raw" "$h/lab/"
 	size=700
-	if wants_debian; then
+	if wants debian; then
 		mkdir "$h/lab/debian"
 		cp "$lab/debian/vmlinuz" "$lab/debian/installer.gz" "$lab/debian/packages.img" \
 			"$h/lab/debian/"
 		put "$h" "$(command -v e2fsck)"
 		size=4000
+	fi
+	if wants bootlog; then
+		put "$h" "$(command -v qemu-system-x86_64)"
+		mkdir -p "$h/usr/share/qemu"
+		cp /usr/share/qemu/*boot_dma.bin /usr/share/qemu/kvmvapic.bin "$h/usr/share/qemu/"
 	fi
 	mkdir -p "$h/usr/share/seabios"
 	cp /usr/share/seabios/bios*.bin "$h/usr/share/seabios/" 2>/dev/null
@@ -245,7 +270,7 @@ emulate() {
 		-append "console=ttyS0 panic=-1 quiet mitigations=off LAB=${LAB:-}" \
 		-drive "if=virtio,file=$tmp/host.img,format=raw,snapshot=on" \
 		-drive "if=virtio,file=$tmp/out.img,format=raw" </dev/null 2>&1 |
-		tr -d '\r' >"$tmp/log"
+		sed -u 's/\r//g' >"$tmp/log"
 	grep -q '^lab: done' "$tmp/log"
 }
 
@@ -254,6 +279,7 @@ vmlinuz=$(ls "$lab"/kernel/boot/vmlinuz-*)
 unpack_kernel
 make_guest
 make_system
+make_disc
 make_debian
 make_story
 if direct; then

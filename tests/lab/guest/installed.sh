@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# installed.sh - runs in a system that SeaBIOS and GRUB started from a disk.
+# installed.sh - runs in a system that SeaBIOS and GRUB started from a disk or a CD.
 
 check "GRUB started the kernel" grep -q BOOT_IMAGE= /proc/cmdline
 check "the BIOS's memory map is the kernel's" sh -c 'dmesg | grep -q "BIOS-e820: .*reserved"'
@@ -11,8 +11,13 @@ if dmesg -r | grep -E "$bad" >/tmp/trouble; then
 else
 	ok "the kernel complains of nothing"
 fi
-disk=$(ls /dev/[vs]da1)
+if [ -e /dev/sr0 ]; then
+	disk=/dev/sr0 kind=iso9660
+else
+	disk=$(ls /dev/[vs]da1) kind=ext4
+fi
 check "its disk is there" test -b "$disk"
-check "its file system is whole" mount -t ext4 "$disk" /mnt
+check "its file system is whole" mount -t $kind "$disk" /mnt
 check "the kernel is on it" test -s /mnt/boot/vmlinuz
+check "what was loaded is on it" sh -c "cd /mnt/boot && md5sum -c sums"
 umount /mnt
