@@ -114,8 +114,8 @@ static uint64_t add_fadt(struct builder *b, uint64_t dsdt, uint64_t facs)
 	le_put(t + 98, 0xfff, 2);	       /* no C3 */
 	t[108] = 0x32;			       /* the century, in CMOS */
 	le_put(t + 109, 1 << 0 | 1 << 2, 2);   /* ISA devices; no VGA, no keyboard controller */
-	/* WBINVD works, C1 works, fixed RTC event absent, timer of 32 bits, reset register */
-	le_put(t + 112, 1 << 0 | 1 << 2 | 1 << 6 | 1 << 8 | 1 << 10, 4);
+	/* WBINVD, C1, no sleep button, no fixed RTC event, timer of 32 bits, reset register */
+	le_put(t + 112, 1 << 0 | 1 << 2 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 10, 4);
 	port_put(t + 116, RESET_PORT, 1);
 	t[128] = RESET_VALUE;
 	le_put(t + 132, facs, 8);

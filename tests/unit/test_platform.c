@@ -216,6 +216,67 @@ START_TEST(the_clock_shows_the_hosts_time)
 }
 END_TEST
 
+/* Waits for IRQ 8; what register C then says, 0 after many seconds without. */
+static uint8_t rtc_irq(void)
+{
+	struct timespec nap = {0, 1000000};
+
+	for (int i = 0; i < 20000 && !atomic_load(&m->irqs.line[8].level); i++)
+		nanosleep(&nap, NULL);
+	return cmos(0x0c);
+}
+
+START_TEST(the_clock_ticks_at_the_rate_that_is_asked_for)
+{
+	struct timespec nap = {0, 50000000};
+	int rises;
+
+	cmos_set(0x0a, 0x26);
+	nanosleep(&nap, NULL);
+	ck_assert_int_eq(atomic_load(&m->irqs.line[8].rises), 0);
+	ck_assert_uint_eq(cmos(0x0c) & 0xc0, 0x40); /* it went by, and interrupted nobody */
+	cmos_set(0x0b, 0x42);
+	for (int i = 0; i < 10; i++)
+		ck_assert_uint_eq(rtc_irq() & 0xc0, 0xc0);
+	ck_assert_int_ge(atomic_load(&m->irqs.line[8].rises), 10);
+	cmos_set(0x0a, 0x20);
+	cmos(0x0c);
+	rises = atomic_load(&m->irqs.line[8].rises);
+	nanosleep(&nap, NULL);
+	ck_assert_int_eq(atomic_load(&m->irqs.line[8].rises), rises);
+	cmos_set(0x0a, 0x26);
+	ck_assert_uint_eq(rtc_irq() & 0xc0, 0xc0);
+	dev[3]->ops->reset(dev[3]);
+	ck_assert(!atomic_load(&m->irqs.line[8].level));
+}
+END_TEST
+
+START_TEST(updates_and_alarms_interrupt)
+{
+	/* 23:59:58, and an alarm at midnight. */
+	static const uint8_t set[][2] = {{0, 0x58}, {2, 0x59}, {4, 0x23}, {1, 0}, {3, 0}, {5, 0}};
+
+	cmos_set(0x0b, 0x12);
+	ck_assert_uint_eq(rtc_irq() & 0xb0, 0x90);
+	cmos_set(0x0b, 0x82);
+	for (unsigned i = 0; i < ARRAY_SIZE(set); i++)
+		cmos_set(set[i][0], set[i][1]);
+	cmos(0x0c);
+	cmos_set(0x0b, 0x22);
+	ck_assert_uint_eq(rtc_irq() & 0xa0, 0xa0);
+	ck_assert_uint_eq(cmos(4), 0);
+	for (uint8_t reg = 1; reg <= 5; reg += 2)
+		cmos_set(reg, 0xff);
+	ck_assert_uint_eq(rtc_irq() & 0xa0, 0xa0); /* every second */
+	cmos_set(5, 0x12);
+	cmos(0x0c);
+	cmos_set(0x0b, 0x32);
+	ck_assert_uint_eq(rtc_irq() & 0xb0, 0x90);
+	cmos_set(0x0b, 0xa2); /* it stands */
+	ck_assert_uint_eq(cmos(0x0b), 0xa2);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("platform");
@@ -233,6 +294,9 @@ int main(void)
 	tcase_add_test(tc, the_clock_keeps_what_was_set);
 	tcase_add_test(tc, nonsense_is_some_time);
 	tcase_add_test(tc, the_clock_shows_the_hosts_time);
+	tcase_add_test(tc, the_clock_ticks_at_the_rate_that_is_asked_for);
+	tcase_add_test(tc, updates_and_alarms_interrupt);
+	tcase_set_timeout(tc, 120);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);
