@@ -5,7 +5,8 @@
  * The loop's own stack switches to a fiber and the fiber switches back; fibers never
  * switch to each other.  A fiber lives as long as its pool: its stack holds a loop that
  * takes the next start, runs it, and goes back to the free list, so that starting is
- * one switch and nothing has to be set up.
+ * one switch and nothing has to be set up.  Stacks that were never used cost nothing: a
+ * program that lives for milliseconds uses two of them.
  *
  *   FREE --start--> READY --switch--> RUNNING --suspend--> WAITING --wake--> READY
  *                                        `--fn returns--> FREE
@@ -47,7 +48,7 @@ struct fiber {
 	struct fiber_pool *pool;
 	enum fiber_state state;
 	bool woken;	  /* while RUNNING */
-	void *sp;	  /* while not RUNNING */
+	void *sp;	  /* while not RUNNING; NULL: the stack was never used */
 	char *stack;	  /* its lowest byte */
 	void *asan_fake;
 	struct fiber_start *start; /* what to run next */
@@ -61,7 +62,7 @@ struct fiber_pool {
 	const void *loop_stack; /* ASan's view of it */
 	size_t loop_stack_bytes;
 	char *map;
-	size_t map_bytes;
+	size_t map_bytes, guard; /* of one page, below each stack */
 	unsigned n_free;
 	struct list free;
 	struct fiber fiber[FIBERS_MAX];
@@ -159,11 +160,15 @@ static void fiber_main(void)
 	}
 }
 
-/* As fiber_switch_stack() would have left it: six registers, then where to return to. */
+/*
+ * As fiber_switch_stack() would have left it: six registers, then where to return to.  Below it a
+ * page that faults: if the host refuses that, an overflow goes unseen, and nothing else.
+ */
 static void stack_prepare(struct fiber *f)
 {
 	void **sp = (void **)(f->stack + STACK_BYTES);
 
+	mprotect(f->stack - f->pool->guard, f->pool->guard, PROT_NONE);
 	*--sp = NULL; /* fiber_main's return address: rsp = 16n + 8, as a function starts */
 	*--sp = (void *)(uintptr_t)fiber_main;
 	for (int i = 0; i < 6; i++)
@@ -173,7 +178,6 @@ static void stack_prepare(struct fiber *f)
 
 int fiber_pool_init(struct loop *l)
 {
-	size_t guard = (size_t)sysconf(_SC_PAGESIZE);
 	struct fiber_pool *p;
 
 	if (l->fibers)
@@ -181,31 +185,26 @@ int fiber_pool_init(struct loop *l)
 	p = calloc(1, sizeof(*p));
 	if (!p)
 		return -ENOMEM;
-	p->map_bytes = FIBERS_MAX * (guard + STACK_BYTES);
-	p->map = mmap(NULL, p->map_bytes, PROT_NONE,
+	p->guard = (size_t)sysconf(_SC_PAGESIZE);
+	p->map_bytes = FIBERS_MAX * (p->guard + STACK_BYTES);
+	p->map = mmap(NULL, p->map_bytes, PROT_READ | PROT_WRITE,
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (p->map == MAP_FAILED)
-		goto free_pool;
+	if (p->map == MAP_FAILED) {
+		free(p);
+		return -ENOMEM;
+	}
 	p->loop = l;
 	list_init(&p->free);
 	for (size_t i = 0; i < FIBERS_MAX; i++) {
 		struct fiber *f = &p->fiber[i];
 
 		f->pool = p;
-		f->stack = p->map + i * (guard + STACK_BYTES) + guard;
-		if (mprotect(f->stack, STACK_BYTES, PROT_READ | PROT_WRITE) < 0)
-			goto unmap;
-		stack_prepare(f);
+		f->stack = p->map + i * (p->guard + STACK_BYTES) + p->guard;
 		list_add_tail(&p->free, &f->link);
 	}
 	p->n_free = FIBERS_MAX;
 	l->fibers = p;
 	return 0;
-unmap:
-	munmap(p->map, p->map_bytes);
-free_pool:
-	free(p);
-	return -ENOMEM;
 }
 
 void fiber_pool_free(struct loop *l)
@@ -268,6 +267,8 @@ static bool run_starts(struct fiber_pool *p, struct list *line, unsigned keep)
 
 		f->start = list_entry(list_pop(&batch), struct fiber_start, link);
 		p->n_free--;
+		if (!f->sp)
+			stack_prepare(f);
 		switch_in(f);
 		ran = true;
 	}
