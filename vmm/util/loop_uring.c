@@ -10,10 +10,10 @@
  * thread and run in another gets a new ring when the first turn there begins; that is
  * allowed because nothing but polls can be in flight then, and they are armed again.
  *
- * Before it sleeps while operations are in flight, the loop watches the ring for a moment: on
- * a fast device the answer comes sooner than a sleeping thread wakes up (4 KiB O_DIRECT reads,
+ * Before it sleeps the loop watches the ring for a moment: a fast device's answer, and a busy
+ * guest's next request, come sooner than a sleeping thread wakes up (4 KiB O_DIRECT reads,
  * one at a time: 60 us instead of 100).  Where that fails it is tried ever more rarely, so
- * that slow devices, flushes and idle drives cost no CPU.
+ * that slow devices, flushes and idle drives cost no CPU; each of the two has its own record.
  *
  * Polls.  An eventfd gets a multishot poll, which tells of every signal without being
  * armed again.  Other descriptors get one-shot polls, armed again with the next enter after
@@ -39,12 +39,17 @@
 /* What a CQE is about, in the low bits of user_data. */
 enum tag { TAG_OP, TAG_POLL, TAG_WAKE, TAG_NONE, TAG_MASK = 3 };
 
+/* What became of looking instead of sleeping. */
+struct spins {
+	unsigned skip, penalty; /* sleeps until the next one; the same after the next failure */
+};
+
 struct uring {
 	struct io_uring ring;
 	uint64_t owner; /* thread_id() */
 	bool open, wake_armed, has_ftruncate;
 	unsigned n_ops; /* in the kernel */
-	unsigned skip, penalty; /* sleeps until the next spin; the same after the next failure */
+	struct spins for_ops, for_polls; /* while operations are in flight, and while none is */
 	bool one_cpu; /* then whoever we wait for needs it */
 	struct list ops;     /* loop_op not yet in the ring */
 	struct list polls;   /* poll_entry, all */
@@ -275,12 +280,13 @@ static bool kernel_has_more(struct uring *u)
 /* True if something came while we looked. */
 static bool spin(struct loop *l, struct uring *u)
 {
+	struct spins *s = u->n_ops ? &u->for_ops : &u->for_polls;
 	uint64_t end;
 
-	if (!u->n_ops || u->one_cpu)
+	if (u->one_cpu || (!u->n_ops && !l->n_polls))
 		return false;
-	if (u->skip) {
-		u->skip--;
+	if (s->skip) {
+		s->skip--;
 		return false;
 	}
 	if (io_uring_sq_ready(&u->ring)) {
@@ -291,13 +297,13 @@ static bool spin(struct loop *l, struct uring *u)
 	end = loop_now_ns() + SPIN_NS;
 	while (!io_uring_cq_ready(&u->ring) && !kernel_has_more(u)) {
 		if (loop_now_ns() > end) {
-			u->penalty = (unsigned)min_u64(2 * u->penalty + 1, SPIN_SKIP_MAX);
-			u->skip = u->penalty;
+			s->penalty = (unsigned)min_u64(2 * s->penalty + 1, SPIN_SKIP_MAX);
+			s->skip = s->penalty;
 			return false;
 		}
 		__builtin_ia32_pause();
 	}
-	u->penalty /= 2;
+	s->penalty /= 2;
 	return true;
 }
 
