@@ -644,6 +644,23 @@ int disk_make_empty(struct disk *d)
 	return d->fmt->ops->make_empty ? d->fmt->ops->make_empty(d->fmt) : -ENOTSUP;
 }
 
+int disk_vmstate(struct disk *d, void *buf, uint64_t off, uint64_t len, bool write)
+{
+	struct iovec iov = {buf, len};
+	int err;
+
+	if (disk_inner(d))
+		return disk_vmstate(disk_inner(d), buf, off, len, write);
+	if (write && d->readonly)
+		return -EROFS;
+	if (!d->fmt->ops->vmstate)
+		return -ENOTSUP;
+	disk_drain(d);
+	err = d->fmt->ops->vmstate(d->fmt, &iov, 1, off, len, write);
+	d->acked += write; /* by nobody; but there is something to flush */
+	return !err && write && !disk_wce(d) ? disk_flush(d) : err;
+}
+
 int disk_set_backing(struct disk *d, const char *name, const char *format, struct why *why)
 {
 	if (d->readonly)

@@ -278,6 +278,12 @@ must_check int disk_snapshot_load(
 
 /* Where behind the disk a machine's state is kept; 0: the format has no room for it. */
 uint64_t disk_vmstate_offset(const struct disk *d);
+/*
+ * In a fiber, nothing else submitted meanwhile: len bytes of that state, off bytes into it; what
+ * was never written reads as zeros.  A write is durable with the next flush, or at once with the
+ * cache off.  0 or -errno.
+ */
+must_check int disk_vmstate(struct disk *d, void *buf, uint64_t off, uint64_t len, bool write);
 
 /*
  * Requests held at an event of the fault filter (blkdebug), by tag.  -ENOTSUP without the filter,

@@ -310,7 +310,7 @@ bool disk_wce_default(const struct disk *d)
 
 uint64_t disk_vmstate_offset(const struct disk *d)
 {
-	return d->fmt->vmstate_offset;
+	return d->fmt->ops->vmstate_offset ? d->fmt->ops->vmstate_offset(d->fmt) : 0;
 }
 
 /* ---- break points ---- */

@@ -35,7 +35,6 @@ struct format {
 	/* Requests in flight, by whether they came in the current epoch or the one before. */
 	uint64_t epoch;
 	unsigned in_epoch[2];
-	uint64_t vmstate_offset; /* see disk_vmstate_offset() */
 	uint64_t metadata_bytes; /* written so far, of the file's written bytes */
 };
 
@@ -86,6 +85,13 @@ struct format_ops {
 	int (*amend)(struct format *fmt, const struct disk_amend *a, struct why *why);
 	/* This layer holds nothing any more. */
 	int (*make_empty)(struct format *fmt);
+	/*
+	 * Where behind the disk a machine's state is kept, and in a fiber, nothing else in flight:
+	 * a piece of it is read or written, off bytes into it.  NULL: there is no room.
+	 */
+	uint64_t (*vmstate_offset)(const struct format *fmt);
+	int (*vmstate)(struct format *fmt, struct iovec *iov, int niov, uint64_t off, uint64_t len,
+		bool write);
 	/* What lies below is called so from now on; "" none.  What is open stays open. */
 	int (*set_backing)(
 		struct format *fmt, const char *name, const char *format, struct why *why);

@@ -145,9 +145,25 @@ int io_request(struct io *io, enum blk_op op, unsigned flags, struct iovec *iov,
 	return io_told_err(io, off, len, fiber_run(io->loop, request_fiber, &q));
 }
 
+struct vmstate {
+	struct disk *d;
+	void *buf;
+	uint64_t off, len;
+	bool write;
+};
+
+static int vmstate_fiber(void *arg)
+{
+	struct vmstate *v = arg;
+
+	return disk_vmstate(v->d, v->buf, v->off, v->len, v->write);
+}
+
 int io_vmstate(struct io *io, void *buf, uint64_t off, uint64_t len, bool write)
 {
-	return -ENOTSUP;
+	struct vmstate v = {io->disk, buf, off, len, write};
+
+	return fiber_run(io->loop, vmstate_fiber, &v);
 }
 
 int io_told_err(const struct io *io, uint64_t off, uint64_t len, int err)

@@ -52,9 +52,17 @@ void qcow2_cow_put(struct qcow2 *q, uint8_t *buf)
 	(void)fiber_queue_wake_one(&q->cow_q);
 }
 
+/* Of [off, off+len): as far as there is something to read, disk or a machine's state. */
+static uint64_t readable(const struct qcow2 *q, uint64_t off, uint64_t len)
+{
+	if (off >= qcow2_vmstate_offset(&q->fmt))
+		return len;
+	return off < q->fmt.size ? min_u64(len, q->fmt.size - off) : 0;
+}
+
 int qcow2_read_old(struct qcow2 *q, uint8_t *buf, uint64_t off, uint64_t len)
 {
-	uint64_t in = off < q->fmt.size ? min_u64(len, q->fmt.size - off) : 0;
+	uint64_t in = readable(q, off, len);
 	struct iovec iov = {buf, in};
 
 	memset(buf + in, 0, len - in);
@@ -63,17 +71,19 @@ int qcow2_read_old(struct qcow2 *q, uint8_t *buf, uint64_t off, uint64_t len)
 
 int qcow2_reads_zero(struct qcow2 *q, uint64_t off, uint64_t len, bool *zero)
 {
-	uint64_t end = min_u64(off + len, q->fmt.size);
+	uint64_t end = off + readable(q, off, len);
 
 	*zero = true;
 	while (off < end && *zero) {
 		uint64_t n = end - off;
 		struct extent e = {.kind = EXTENT_HOLE};
 
-		for (struct format *f = &q->fmt; f && off < f->size; f = f->backing) {
+		for (struct format *f = &q->fmt; f == &q->fmt || (f && off < f->size);
+			f = off < q->fmt.size ? f->backing : NULL) {
 			int err;
 
-			n = min_u64(n, f->size - off);
+			if (off < f->size)
+				n = min_u64(n, f->size - off);
 			err = f->ops->extent(f, off, n, &e);
 			if (err)
 				return err;

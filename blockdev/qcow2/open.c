@@ -136,7 +136,6 @@ static void qcow2_init(struct qcow2 *q, struct file *f, const struct disk_opts *
 	q->refs_per_block = qcow2_refblock_entries(&q->h);
 	q->lazy = o->lazy_refcounts ? o->lazy_refcounts > 0
 				    : (q->h.compatible & QCOW2_COMPAT_LAZY_REFCOUNTS) != 0;
-	q->fmt.vmstate_offset = round_up(q->h.size, (uint64_t)q->l2_entries << q->h.cluster_bits);
 	q->end = div_round_up(file_size(f), q->h.cluster_size);
 	qcow2_overlap_init(q, o->overlap);
 	fiber_lock_init(&q->table_lock);
@@ -304,4 +303,6 @@ const struct format_ops qcow2_format = {
 	.amend = qcow2_amend,
 	.make_empty = qcow2_make_empty,
 	.set_backing = qcow2_set_backing,
+	.vmstate_offset = qcow2_vmstate_offset,
+	.vmstate = qcow2_vmstate,
 };

@@ -363,6 +363,12 @@ must_check int qcow2_drop(struct qcow2 *q, uint64_t from, uint64_t to);
 /* In a fiber: durable, and the clusters are free. */
 must_check int qcow2_drop_finish(struct qcow2 *q);
 
+/* ---- vmstate.c ---- */
+
+uint64_t qcow2_vmstate_offset(const struct format *fmt);
+int qcow2_vmstate(
+	struct format *fmt, struct iovec *iov, int niov, uint64_t off, uint64_t len, bool write);
+
 /* ---- table.c ---- */
 
 must_check int mem_table_init(struct mem_table *t, uint32_t n, uint64_t host_off);
@@ -385,6 +391,8 @@ must_check int qcow2_cache_sizes(const struct qcow2_header *h, const struct disk
 int qcow2_read(struct format *fmt, struct iovec *iov, int niov, uint64_t off, uint64_t len);
 must_check int qcow2_write_zeros(struct qcow2 *q, uint64_t off, uint64_t len); /* as data */
 int qcow2_grow(struct format *fmt, uint64_t size);
+/* In a fiber: the L1 table has entries for all up to guest offset end.  0 or -errno. */
+must_check int qcow2_l1_reach(struct qcow2 *q, uint64_t end);
 int qcow2_resize(struct format *fmt, uint64_t size, enum prealloc how, struct why *why);
 int qcow2_amend(struct format *fmt, const struct disk_amend *a, struct why *why);
 int qcow2_make_empty(struct format *fmt);

@@ -14,7 +14,7 @@
 static int read_below(struct format *fmt, struct iov_cursor *dst, uint64_t off, uint64_t len)
 {
 	while (len) {
-		struct format *f = fmt->backing;
+		struct format *f = off < fmt->size ? fmt->backing : NULL;
 		struct extent e = {.kind = EXTENT_HOLE};
 		uint64_t n = len;
 		int err = 0;

@@ -95,6 +95,20 @@ static int grow_l1(struct qcow2 *q, uint64_t n, uint64_t size)
 	return err;
 }
 
+int qcow2_l1_reach(struct qcow2 *q, uint64_t end)
+{
+	uint64_t need = qcow2_l1_needed(&q->h, end);
+	int err = 0;
+
+	if (need > QCOW2_L1_BYTES_MAX / 8)
+		return -EFBIG;
+	fiber_lock(&q->table_lock);
+	if (need > q->l1.n)
+		err = grow_l1(q, need, q->h.size);
+	fiber_unlock(&q->table_lock);
+	return err;
+}
+
 /* The size alone, or with a larger table.  The caller holds table_lock. */
 static int commit_size(struct qcow2 *q, uint64_t size)
 {

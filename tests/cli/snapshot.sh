@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# snapshot.sh - sluice img snapshot and compressed images beside qemu-img: the same words and
-# statuses, and each reads, checks and changes what the other has made.
+# snapshot.sh - sluice img snapshot, machine states and compressed images beside QEMU's tools: the
+# same words and statuses, and each reads, checks and changes what the other has made.
 
 cd "${TMPDIR:?run me by tests/run.sh}" || exit 1
 SLUICE=${SLUICE:-build/sluice}
@@ -96,6 +96,61 @@ for o in compat=1.1 compat=0.10 lazy_refcounts=on cluster_size=512 cluster_size=
 	life theirs ours $o >why 2>&1
 	result "snapshots by qemu-img, looked at by us: $o"
 done
+
+# --- a machine's state, behind the disk ------------------------------------------------------
+
+ours_io() { "$SLUICE" io "$@" >io.out 2>&1 && ! grep -Eq 'failed|exceed' io.out; }
+theirs_io() { qemu-io "$@" >io.out 2>&1 && ! grep -Eq 'failed|exceed' io.out; }
+
+# What MAKER keeps there the OTHER finds, also in snapshots and when a part of it is overwritten;
+# the disk itself is not touched.
+state() { # MAKER OTHER OPTIONS
+	rm -f base.qcow2 i.qcow2
+	theirs create -q -f qcow2 base.qcow2 2G &&
+		theirs create -q -f qcow2 -o "$3" -b base.qcow2 -F qcow2 i.qcow2 8M &&
+		"$1_io" -c 'write -P 1 0 1M' -c 'write -b -P 2 0 300k' -c 'read -b -P 2 0 300k' \
+			-c 'read -b -P 0 300k 100k' i.qcow2 && clean i.qcow2 &&
+		"$2_io" -c 'read -b -P 2 0 300k' -c 'read -b -P 0 300k 1M' \
+			-c 'read -P 1 0 1M' -c 'read -P 0 1M 7M' i.qcow2 &&
+		ours snapshot -c a i.qcow2 && clean i.qcow2 &&
+		"$1_io" -c 'write -b -P 3 1k 2k' -c 'write -b -P 4 5G 64k' i.qcow2 &&
+		clean i.qcow2 &&
+		"$2_io" -c 'read -b -P 2 0 1k' -c 'read -b -P 3 1k 2k' -c 'read -b -P 2 3k 297k' \
+			-c 'read -b -P 4 5G 64k' i.qcow2 &&
+		ours snapshot -a a i.qcow2 && clean i.qcow2 &&
+		"$2_io" -c 'read -b -P 2 0 300k' -c 'read -P 1 0 1M' i.qcow2 &&
+		theirs resize -q i.qcow2 1G && clean i.qcow2 &&
+		"$1_io" -c 'write -b -P 5 1M 64k' i.qcow2 && clean i.qcow2 &&
+		"$2_io" -c 'read -b -P 5 1M 64k' -c 'read -P 0 8M 504M' i.qcow2
+}
+for o in cluster_size=64k cluster_size=4k,refcount_bits=32 cluster_size=16k,extended_l2=on; do
+	state ours theirs $o >why 2>&1
+	result "a machine's state written by us, read by qemu-io: $o"
+	state theirs ours $o >why 2>&1
+	result "a machine's state written by qemu-io, read by us: $o"
+done
+
+# What a larger disk below holds at that place is not seen; what no table can have is refused.
+state_edges() {
+	rm -f i.qcow2
+	qemu-io -c 'write -P 9 512M 1M' base.qcow2 >/dev/null &&
+		theirs create -q -f qcow2 -b base.qcow2 -F qcow2 i.qcow2 8M &&
+		ours_io -c 'write -b -P 2 1k 1k' -c 'read -b -P 0 0 1k' -c 'read -b -P 0 2k 1M' \
+			i.qcow2 && clean i.qcow2 &&
+		ours_io -c 'read -b -P 2 1k 1k' -c 'read -b -P 0 2k 1M' i.qcow2 || return 1
+	for at in 2E 6E 7E; do
+		"$SLUICE" io -c "write -b $at 4k" i.qcow2
+	done | sort | uniq -c | grep -q '3 write failed: File too large' &&
+		clean i.qcow2 || return 1
+	truncate -s 1M r.raw
+	for c in 'write -b 0 4k' 'read -b 0 4k'; do
+		"$SLUICE" io -f raw -c "$c" r.raw >&3
+		qemu-io -f raw -c "$c" r.raw
+	done 3>s.out >q.out
+	diff -u q.out s.out
+}
+state_edges >why 2>&1
+result "a machine's state: nothing from below, nothing where no table reaches"
 
 # --- compressed images -----------------------------------------------------------------------
 
