@@ -176,14 +176,15 @@ static int unpack_start(struct checker *c, struct why *why)
 
 /* ---- building a state ---- */
 
-/* From sector s on: how many differ from what the place has, within one run of the guest's disk. */
+/* From sector s on: how many differ from what the place has, in one run and a reasonable piece. */
 static uint64_t differing(
 	const struct checker *c, const struct place *p, struct cuts *k, uint64_t s)
 {
 	const struct guest_run *r = guest_disk_run(c->g, s);
 	uint64_t n = 0;
 
-	while (s + n < r->at + r->n && facts_get(&k->facts, s + n)->hash != p->have[s + n])
+	while (n < COPY_BYTES / SECTOR && s + n < r->at + r->n &&
+		facts_get(&k->facts, s + n)->hash != p->have[s + n])
 		n++;
 	return n;
 }
@@ -198,6 +199,8 @@ static int put_sectors(
 	if (!buf)
 		return -ENOMEM;
 	mem_read(&k->state, buf, n * SECTOR, s * SECTOR);
+	if (c->g->log.used)
+		c->g->log.used(c->g->log.used_arg, n * SECTOR);
 	err = write_all(p->fd, buf, n * SECTOR, (r->sector + s - r->at) * SECTOR);
 	for (uint64_t i = 0; i < n && !err; i++)
 		p->have[s + i] = facts_get(&k->facts, s + i)->hash;
@@ -506,7 +509,7 @@ int checker_new(struct loop *l, const struct checker_opts *o, const struct guest
 	c->first = malloc((g->sectors + 1) * sizeof(*c->first));
 	err = c->place && c->first ? 0 : -ENOMEM;
 	if (!err && snprintf(c->dir, sizeof(c->dir), "%s/sluice-powercut.XXXXXX",
-			    tmp && *tmp ? tmp : "/tmp") >= (int)sizeof(c->dir))
+			    tmp && *tmp ? tmp : "/var/tmp") >= (int)sizeof(c->dir))
 		err = why_set(why, -ENAMETOOLONG, "TMPDIR is too long a path");
 	if (!err && !mkdtemp(c->dir)) {
 		err = why_set(why, -errno, "%s: %s", c->dir, strerror(errno));

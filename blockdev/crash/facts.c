@@ -116,6 +116,8 @@ void facts_update(struct facts *f, struct crash_model *m)
 
 		learn_durable(f, r->off / SECTOR,
 			min_u64(f->n_sectors, div_round_up(r->off + r->len, SECTOR)));
+		if (m->log->used)
+			m->log->used(m->log->used_arg, r->len);
 	}
 	if (m->n_changed)
 		f->stamp = ++stamps;
@@ -212,7 +214,7 @@ bool facts_agree(const struct facts *f, const struct mem_image *img)
 		uint64_t first = img->used[k] * PER_PAGE;
 
 		for (uint64_t s = first; s < first + PER_PAGE; s++)
-			if (facts_hash(img->pages[img->used[k]] + s % PER_PAGE * SECTOR) !=
+			if (facts_hash(mem_page(img, s / PER_PAGE) + s % PER_PAGE * SECTOR) !=
 				facts_get(f, s)->hash)
 				return false;
 	}

@@ -99,6 +99,8 @@ static struct host_op on_file(const struct guest_disk *g, const struct guest_op 
 static void fill_log(struct guest_disk *g, const struct crash_log *log)
 {
 	g->log.clock = log->clock;
+	g->log.used = log->used;
+	g->log.used_arg = log->used_arg;
 	for (uint64_t i = 0; i < log->n_guest; i++) {
 		const struct guest_op *o = &log->guest[i];
 
@@ -109,26 +111,42 @@ static void fill_log(struct guest_disk *g, const struct crash_log *log)
 	}
 }
 
+/* Sectors of zeros are as good as none. */
+static void keep(struct guest_disk *g, const uint8_t *buf, uint64_t len, uint64_t to)
+{
+	static const uint8_t zeros[SECTOR];
+
+	for (uint64_t s = 0; s < len; s += SECTOR) {
+		uint64_t page = round_down(to + s, MEM_PAGE);
+
+		if (!memcmp(buf + s, zeros, SECTOR))
+			continue;
+		memcpy(g->content.at + to + s, buf + s, SECTOR);
+		mem_lend(&g->start, g->content.at + page, MEM_PAGE, page);
+	}
+	spill_used(&g->content, len);
+}
+
 static int read_start(struct guest_disk *g,
 	int (*read)(void *arg, void *buf, uint64_t len, uint64_t off), void *arg)
 {
-	static const uint8_t zeros[SECTOR];
+	uint64_t size = round_up(g->sectors * SECTOR, MEM_PAGE);
 	uint8_t *buf = malloc(READ_BYTES);
-	int err = buf ? 0 : -ENOMEM;
+	int err = buf ? spill_open(&g->content, size) : -ENOMEM;
 
-	mem_set_size(&g->start, g->sectors * SECTOR);
+	mem_set_size(&g->start, size);
 	for (uint64_t i = 0; i < g->n_runs && !err; i++) {
-		uint64_t len = g->run[i].n * SECTOR, n;
+		const struct guest_run *r = &g->run[i];
+		uint64_t len = r->n * SECTOR, n;
 
 		for (uint64_t at = 0; at < len && !err; at += n) {
 			n = min_u64(len - at, READ_BYTES);
-			err = read(arg, buf, n, g->run[i].sector * SECTOR + at);
-			for (uint64_t s = 0; s < n && !err; s += SECTOR)
-				if (memcmp(buf + s, zeros, SECTOR))
-					mem_write(&g->start, buf + s, SECTOR,
-						g->run[i].at * SECTOR + at + s, false);
+			err = read(arg, buf, n, r->sector * SECTOR + at);
+			if (!err)
+				keep(g, buf, n, r->at * SECTOR + at);
 		}
 	}
+	mem_set_size(&g->start, g->sectors * SECTOR);
 	free(buf);
 	return err;
 }
@@ -161,6 +179,7 @@ void guest_disk_fini(struct guest_disk *g)
 	free(g->run);
 	free(g->guest);
 	mem_fini(&g->start);
+	spill_close(&g->content);
 	*g = (struct guest_disk){0};
 }
 

@@ -15,6 +15,7 @@
 
 #include "blockdev/crash/log.h"
 #include "blockdev/crash/memfile.h"
+#include "blockdev/crash/spill.h"
 
 /* n sectors from sector on lie in the compact file from sector at on. */
 struct guest_run {
@@ -24,6 +25,7 @@ struct guest_run {
 struct guest_disk {
 	struct crash_log log; /* host operations only; their data are the guest log's */
 	struct mem_image start;
+	struct spill content; /* whose pages these are */
 	struct guest_run *run; /* ascending, none touches the next */
 	uint64_t n_runs, sectors;
 	uint32_t *guest; /* by host operation: the guest's, as an index into its log */

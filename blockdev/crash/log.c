@@ -14,7 +14,7 @@ void crash_log_init(struct crash_log *log)
 
 void crash_log_fini(struct crash_log *log)
 {
-	for (uint64_t i = 0; i < log->n_host; i++)
+	for (uint64_t i = 0; i < log->n_host && !log->lent; i++)
 		free(log->host[i].data);
 	free(log->host);
 	free(log->guest);

@@ -50,6 +50,9 @@ struct crash_log {
 	struct guest_op *guest;
 	uint64_t n_guest, room_guest;
 	struct file_watch watch; /* trace_open()'s */
+	bool lent;               /* the data are somebody else's, who wants to know how much was */
+	void (*used)(void *arg, uint64_t bytes); /* looked at, to give memory back; or NULL */
+	void *used_arg;
 };
 
 void crash_log_init(struct crash_log *log);

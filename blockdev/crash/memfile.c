@@ -26,6 +26,16 @@ static void *grow(void *p, uint64_t *room, uint64_t want, size_t each)
 	return p;
 }
 
+static bool is_lent(const uint8_t *page)
+{
+	return (uintptr_t)page & 1;
+}
+
+static const uint8_t *content_of(const uint8_t *page)
+{
+	return page - ((uintptr_t)page & 1);
+}
+
 void mem_init(struct mem_image *m)
 {
 	*m = (struct mem_image){0};
@@ -34,7 +44,8 @@ void mem_init(struct mem_image *m)
 void mem_fini(struct mem_image *m)
 {
 	for (uint64_t i = 0; i < m->n_used; i++)
-		free(m->pages[m->used[i]]);
+		if (!is_lent(m->pages[m->used[i]]))
+			free(m->pages[m->used[i]]);
 	for (uint64_t i = 0; i < m->n_spare; i++)
 		free(m->spare[i]);
 	free(m->pages);
@@ -45,6 +56,10 @@ void mem_fini(struct mem_image *m)
 
 static void drop_page(struct mem_image *m, uint64_t i)
 {
+	if (is_lent(m->pages[i])) {
+		m->pages[i] = NULL;
+		return;
+	}
 	m->spare = grow(m->spare, &m->room_spare, m->n_spare + 1, sizeof(*m->spare));
 	m->spare[m->n_spare++] = m->pages[i];
 	m->pages[i] = NULL;
@@ -64,7 +79,7 @@ static const uint8_t *page_at(const struct mem_image *m, uint64_t i)
 {
 	for (; m; m = m->base)
 		if (i < m->n_pages && m->pages[i])
-			return m->pages[i];
+			return content_of(m->pages[i]);
 	return zero_page;
 }
 
@@ -75,23 +90,45 @@ const uint8_t *mem_page(const struct mem_image *m, uint64_t i)
 	return p == zero_page ? NULL : p;
 }
 
-static uint8_t *page_own(struct mem_image *m, uint64_t i)
+/* The place of page i in the table, and in the list of those that are here. */
+static uint8_t **slot_of(struct mem_image *m, uint64_t i)
 {
 	uint64_t had = m->n_pages;
-	uint8_t *p;
 
 	m->pages = grow(m->pages, &m->n_pages, i + 1, sizeof(*m->pages));
 	if (m->n_pages > had)
 		memset(m->pages + had, 0, (m->n_pages - had) * sizeof(*m->pages));
-	if (m->pages[i])
+	if (!m->pages[i]) {
+		m->used = grow(m->used, &m->room_used, m->n_used + 1, sizeof(*m->used));
+		m->used[m->n_used++] = i;
+	}
+	return &m->pages[i];
+}
+
+static uint8_t *page_own(struct mem_image *m, uint64_t i)
+{
+	const uint8_t *was;
+	uint8_t *p;
+
+	if (i < m->n_pages && m->pages[i] && !is_lent(m->pages[i]))
 		return m->pages[i];
+	was = page_at(m, i);
 	p = m->n_spare ? m->spare[--m->n_spare] : malloc(MEM_PAGE);
 	if (!p)
 		abort();
-	memcpy(p, page_at(m->base, i), MEM_PAGE);
-	m->used = grow(m->used, &m->room_used, m->n_used + 1, sizeof(*m->used));
-	m->used[m->n_used++] = i;
-	return m->pages[i] = p;
+	memcpy(p, was, MEM_PAGE);
+	*slot_of(m, i) = p;
+	return p;
+}
+
+static void page_lend(struct mem_image *m, uint64_t i, const uint8_t *content)
+{
+	uint8_t **slot = slot_of(m, i);
+
+	assert(!is_lent(content));
+	if (*slot)
+		drop_page(m, i);
+	*slot = (uint8_t *)(uintptr_t)content + 1;
 }
 
 void mem_read(const struct mem_image *m, void *buf, uint64_t len, uint64_t off)
@@ -110,24 +147,37 @@ void mem_read(const struct mem_image *m, void *buf, uint64_t len, uint64_t off)
 	}
 }
 
-void mem_write(struct mem_image *m, const void *buf, uint64_t len, uint64_t off, bool grow_size)
+static void put(struct mem_image *m, const void *buf, uint64_t len, uint64_t off, bool lend)
 {
 	const uint8_t *from = buf;
 
+	while (len) {
+		uint64_t k = min_u64(len, MEM_PAGE - off % MEM_PAGE);
+
+		if (lend && k == MEM_PAGE && !is_lent(from)) /* nobody lends at odd addresses */
+			page_lend(m, off / MEM_PAGE, from);
+		else
+			memcpy(page_own(m, off / MEM_PAGE) + off % MEM_PAGE, from, k);
+		from += k;
+		off += k;
+		len -= k;
+	}
+}
+
+void mem_write(struct mem_image *m, const void *buf, uint64_t len, uint64_t off, bool grow_size)
+{
 	if (off + len > m->size) {
 		if (grow_size)
 			m->size = off + len;
 		else
 			len = off < m->size ? m->size - off : 0;
 	}
-	while (len) {
-		uint64_t k = min_u64(len, MEM_PAGE - off % MEM_PAGE);
+	put(m, buf, len, off, false);
+}
 
-		memcpy(page_own(m, off / MEM_PAGE) + off % MEM_PAGE, from, k);
-		from += k;
-		off += k;
-		len -= k;
-	}
+void mem_lend(struct mem_image *m, const void *buf, uint64_t len, uint64_t off)
+{
+	put(m, buf, off < m->size ? min_u64(len, m->size - off) : 0, off, true);
 }
 
 void mem_set_size(struct mem_image *m, uint64_t size)

@@ -19,7 +19,7 @@ struct mem_image {
 	void (*watch)(void *arg, bool write, uint64_t off, uint64_t len);
 	void *watch_arg;
 	const struct mem_image *base; /* read where this has no page; NULL: zeros */
-	uint8_t **pages;
+	uint8_t **pages; /* the lowest bit is set: a lent one */
 	uint64_t n_pages; /* in the table */
 	uint64_t size;    /* bytes */
 	uint64_t *used;   /* indices of pages that are here, for a quick reset */
@@ -38,6 +38,11 @@ void mem_read(const struct mem_image *m, void *buf, uint64_t len, uint64_t off);
 const uint8_t *mem_page(const struct mem_image *m, uint64_t i);
 /* Beyond the size: dropped if !grow. */
 void mem_write(struct mem_image *m, const void *buf, uint64_t len, uint64_t off, bool grow);
+/*
+ * The same; whole pages stay the caller's, who does not change them while they are here: a state
+ * that consists of them costs no memory.
+ */
+void mem_lend(struct mem_image *m, const void *buf, uint64_t len, uint64_t off);
 /* Shrinking drops contents: a later growth reads as zeros. */
 void mem_set_size(struct mem_image *m, uint64_t size);
 

@@ -106,7 +106,7 @@ static void apply_data(const struct crash_model *m, struct mem_image *img, const
 		return;
 	while (next_piece(m, o, unit, &p)) {
 		if (o->op == FILE_WRITE) {
-			mem_write(img, o->data + p.at, p.len, o->off + p.at, false);
+			mem_lend(img, o->data + p.at, p.len, o->off + p.at);
 			continue;
 		}
 		for (uint64_t at = p.at; at < p.at + p.len; at += MEM_PAGE)

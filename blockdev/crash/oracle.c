@@ -224,8 +224,11 @@ int oracle_contents(struct oracle *o, const struct mem_image *first)
 			continue;
 		mem_read(first, content, SECTOR, s * SECTOR);
 		o->before[s] = facts_hash(content);
-		for (uint32_t l = o->first[s]; l != NO_LINK; l = o->links[l].next)
+		for (uint32_t l = o->first[s]; l != NO_LINK; l = o->links[l].next) {
 			o->links[l].word = word_written(&o->log->guest[o->links[l].op], s);
+			if (o->log->used)
+				o->log->used(o->log->used_arg, SECTOR);
+		}
 	}
 	return 0;
 }

@@ -10,12 +10,12 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
 #include "blockdev/block.h"
+#include "blockdev/crash/spill.h"
 #include "blockdev/crash/trace.h"
 #include "blockdev/crash/trace_int.h"
 
@@ -38,8 +38,7 @@ struct trace_private {
 	uint64_t last; /* block named last */
 	uint8_t *stored, *raw; /* one frame */
 	uint64_t raw_chunk;    /* which chunk raw holds, and 1; 0: none */
-	uint8_t *arena; /* by ref */
-	uint64_t arena_bytes;
+	struct spill arena; /* by ref */
 	char *names;
 	struct list texts;
 };
@@ -371,30 +370,8 @@ static int take_head(struct trace *t, uint64_t *end, struct why *why)
 
 static int make_arena(struct trace_private *p)
 {
-	const char *dir = getenv("TMPDIR");
-	int fd, err = 0;
-
-	p->arena_bytes = p->n_refs * TRACE_BLOCK;
 	p->have = calloc(1, p->n_refs + 1);
-	if (!p->have)
-		return -ENOMEM;
-	if (!p->arena_bytes)
-		return 0;
-	fd = open(dir && *dir ? dir : "/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	if (fd < 0)
-		fd = memfd_create("sluice-log", MFD_CLOEXEC);
-	if (fd < 0 || ftruncate(fd, (off_t)p->arena_bytes))
-		err = -errno;
-	if (!err) {
-		p->arena = mmap(NULL, p->arena_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-		if (p->arena == MAP_FAILED) {
-			p->arena = NULL;
-			err = -errno;
-		}
-	}
-	if (fd >= 0)
-		close(fd);
-	return err;
+	return p->have ? spill_open(&p->arena, p->n_refs * TRACE_BLOCK) : -ENOMEM;
 }
 
 /* The block; NULL: it cannot be read. */
@@ -419,6 +396,16 @@ static const uint8_t *find_block(struct trace_private *p, uint64_t block)
 	return p->raw + (block - p->chunk[lo].first) * TRACE_BLOCK;
 }
 
+const uint8_t *trace_place(const struct trace *t, const struct trace_event *e)
+{
+	return t->p->arena.at ? t->p->arena.at + e->ref * TRACE_BLOCK : NULL;
+}
+
+void trace_used(struct trace *t, uint64_t bytes)
+{
+	spill_used(&t->p->arena, bytes);
+}
+
 const uint8_t *trace_data(struct trace *t, const struct trace_event *e)
 {
 	struct trace_private *p = t->p;
@@ -426,7 +413,7 @@ const uint8_t *trace_data(struct trace *t, const struct trace_event *e)
 
 	assert(trace_has_data(e));
 	if (!n || p->have[e->ref])
-		return p->arena + e->ref * TRACE_BLOCK;
+		return trace_place(t, e);
 	for (uint64_t i = e->ref; i < e->ref + n; i++) {
 		const uint8_t *from;
 
@@ -435,10 +422,11 @@ const uint8_t *trace_data(struct trace *t, const struct trace_event *e)
 		from = find_block(p, p->ref[i]);
 		if (!from)
 			return NULL;
-		memcpy(p->arena + i * TRACE_BLOCK, from, TRACE_BLOCK);
+		memcpy(p->arena.at + i * TRACE_BLOCK, from, TRACE_BLOCK);
 	}
 	p->have[e->ref] = 1;
-	return p->arena + e->ref * TRACE_BLOCK;
+	spill_used(&p->arena, n * TRACE_BLOCK);
+	return trace_place(t, e);
 }
 
 /* ---- opening and closing ---- */
@@ -450,8 +438,7 @@ void trace_reader_close(struct trace *t)
 
 	while ((n = list_pop(&p->texts)) != NULL)
 		free(list_entry(n, struct text, link));
-	if (p->arena)
-		munmap(p->arena, p->arena_bytes);
+	spill_close(&p->arena);
 	if (p->fd >= 0)
 		close(p->fd);
 	free(p->event);

@@ -145,13 +145,21 @@ must_check int trace_reader_open(const char *path, struct trace **out, struct wh
 void trace_reader_close(struct trace *t);
 /* The data of a write, len bytes, until the reader is closed; NULL: it cannot be read. */
 const uint8_t *trace_data(struct trace *t, const struct trace_event *e);
+/* Where trace_data() puts them, whether it did or not; NULL: the log has no data. */
+const uint8_t *trace_place(const struct trace *t, const struct trace_event *e);
+/* So many bytes of them were looked at: memory may be given back. */
+void trace_used(struct trace *t, uint64_t bytes);
 
+#define TRACE_LOG_HOST 1u /* with the host's operations */
+#define TRACE_LOG_DATA 2u /* without, what data points to is not to be looked at */
 /*
- * The log as model and oracle read it: of the guest's side all but what failed to be a request,
- * with data; of the host's side its operations, if host.  marks: *n_marks of them, to be freed;
- * their texts and the guest's data belong to the reader.  0, or -errno with words.
+ * The log as model and oracle read it: of the guest's side all but what failed to be a request.
+ * marks: *n_marks of them, to be freed; their texts and all data belong to the reader.  progress,
+ * unless NULL: is told now and then of how many events so many are through.  0, or -errno with
+ * words.
  */
-must_check int trace_crash_log(struct trace *t, bool host, struct crash_log *log,
-	struct crash_mark **marks, uint64_t *n_marks, struct why *why);
+must_check int trace_crash_log(struct trace *t, unsigned what, struct crash_log *log,
+	struct crash_mark **marks, uint64_t *n_marks, void (*progress)(uint64_t done, uint64_t of),
+	struct why *why);
 
 #endif

@@ -16,7 +16,20 @@ static const enum guest_kind guest_kinds[] = {
 	[TRACE_WCE_ON] = GUEST_WCE_ON,
 };
 
-static int guest_op(struct trace *t, const struct trace_event *e, struct guest_op *g)
+#define TELL_EVERY 4096 /* events */
+
+/* Data of a write: read, or only said where they would be. */
+static int data_of(
+	struct trace *t, const struct trace_event *e, unsigned what, const uint8_t **data)
+{
+	if (!trace_has_data(e))
+		return 0;
+	*data = what & TRACE_LOG_DATA ? trace_data(t, e) : trace_place(t, e);
+	return *data ? 0 : -EIO;
+}
+
+static int guest_op(
+	struct trace *t, const struct trace_event *e, unsigned what, struct guest_op *g)
 {
 	*g = (struct guest_op){.kind = guest_kinds[e->op],
 		.fua = e->flags & TRACE_FUA,
@@ -28,40 +41,33 @@ static int guest_op(struct trace *t, const struct trace_event *e, struct guest_o
 		.err = e->err};
 	g->wce_at_end = e->other == NEVER ? g->wce_at_submit
 					  : t->event[e->other - 1].flags & TRACE_WCE;
-	if (trace_has_data(e) && !(g->data = trace_data(t, e)))
-		return -EIO;
-	return 0;
+	return data_of(t, e, what, &g->data);
 }
 
-static int host_op(struct trace *t, const struct trace_event *e, struct host_op *h)
+static int host_op(struct trace *t, const struct trace_event *e, unsigned what, struct host_op *h)
 {
-	const uint8_t *data;
+	const uint8_t *data = NULL;
+	int err = data_of(t, e, what, &data);
 
 	*h = (struct host_op){.op = (enum file_op)e->op,
 		.off = e->off,
 		.len = e->len,
+		.data = (uint8_t *)(uintptr_t)data,
 		.submitted = e->tick,
 		.completed = e->other,
 		.err = e->err};
-	if (!trace_has_data(e))
-		return 0;
-	data = trace_data(t, e);
-	if (!data)
-		return -EIO;
-	h->data = malloc(e->len);
-	if (!h->data)
-		return -ENOMEM;
-	memcpy(h->data, data, e->len);
-	return 0;
+	return err;
 }
 
-int trace_crash_log(struct trace *t, bool host, struct crash_log *log, struct crash_mark **marks,
-	uint64_t *n_marks, struct why *why)
+static void used(void *arg, uint64_t bytes)
+{
+	trace_used(arg, bytes);
+}
+
+static int alloc(const struct trace *t, struct crash_log *log, struct crash_mark **marks)
 {
 	uint64_t n[TRACE_MARK + 1] = {0};
-	int err = 0;
 
-	crash_log_init(log);
 	for (uint64_t i = 0; i < t->n_events; i++)
 		n[t->event[i].kind]++;
 	log->room_guest = n[TRACE_GUEST] + 1;
@@ -69,18 +75,32 @@ int trace_crash_log(struct trace *t, bool host, struct crash_log *log, struct cr
 	log->guest = calloc(log->room_guest, sizeof(*log->guest));
 	log->host = calloc(log->room_host, sizeof(*log->host));
 	*marks = calloc(n[TRACE_MARK] + 1, sizeof(**marks));
+	return log->guest && log->host && *marks ? 0 : -ENOMEM;
+}
+
+int trace_crash_log(struct trace *t, unsigned what, struct crash_log *log,
+	struct crash_mark **marks, uint64_t *n_marks, void (*progress)(uint64_t done, uint64_t of),
+	struct why *why)
+{
+	int err;
+
+	crash_log_init(log);
+	log->lent = true;
+	log->used = used;
+	log->used_arg = t;
 	*n_marks = 0;
-	if (!log->guest || !log->host || !*marks)
-		err = -ENOMEM;
+	err = alloc(t, log, marks);
 	for (uint64_t i = 0; i < t->n_events && !err; i++) {
 		const struct trace_event *e = &t->event[i];
 
 		if (e->kind == TRACE_GUEST && e->op != BLK_READ)
-			err = guest_op(t, e, &log->guest[log->n_guest++]);
-		else if (e->kind == TRACE_HOST && host)
-			err = host_op(t, e, &log->host[log->n_host++]);
+			err = guest_op(t, e, what, &log->guest[log->n_guest++]);
+		else if (e->kind == TRACE_HOST && (what & TRACE_LOG_HOST))
+			err = host_op(t, e, what, &log->host[log->n_host++]);
 		else if (e->kind == TRACE_MARK)
 			(*marks)[(*n_marks)++] = (struct crash_mark){e->tick, e->data};
+		if (progress && i % TELL_EVERY == 0)
+			progress(i, t->n_events);
 	}
 	log->clock = t->n_events;
 	if (!err)

@@ -125,6 +125,7 @@ static int parse(struct judge_args *a, int argc, char **argv)
 		bad = complete(a, argc, argv);
 	if (!bad)
 		a->log = argv[optind];
+	a->progress |= isatty(STDERR_FILENO);
 	return bad;
 }
 
@@ -144,7 +145,7 @@ int judge_args_begin(
 	}
 	if (status)
 		return status;
-	err = recording_open(r, a->log, &why);
+	err = recording_open(r, a->log, TRACE_LOG_DATA, a->progress, &why);
 	if (!err)
 		err = loop_new(LOOP_AIO_AUTO, &a->loop);
 	if (!err)

@@ -422,7 +422,7 @@ int powercut_export(int argc, char **argv)
 		fputs(export_help, stdout);
 	if (status)
 		return status == 1;
-	err = recording_open(&r, a.from, &why);
+	err = recording_open(&r, a.from, TRACE_LOG_DATA, false, &why);
 	if (!err) {
 		err = export_to(&r, a.to, &why);
 		recording_close(&r);

@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include "blockdev/img/progress.h"
 #include "blockdev/powercut/recording.h"
 
@@ -67,7 +66,7 @@ static void progress(void *arg, uint64_t done, uint64_t failed)
 {
 	const struct judge_args *a = arg;
 
-	if (!a->progress && !isatty(STDERR_FILENO))
+	if (!a->progress)
 		return;
 	fprintf(stderr, "\r\033[K%" PRIu64 " of about %" PRIu64 " cuts judged, %" PRIu64 " failed",
 		done, a->states, failed);
@@ -76,7 +75,7 @@ static void progress(void *arg, uint64_t done, uint64_t failed)
 
 static void progress_over(const struct judge_args *a)
 {
-	if (a->progress || isatty(STDERR_FILENO))
+	if (a->progress)
 		fprintf(stderr, "\r\033[K");
 }
 

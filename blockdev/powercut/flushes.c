@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include "blockdev/powercut/recording.h"
 
 static const char help[] =
@@ -199,13 +198,13 @@ static int try_all(struct loop *l, const struct judge_args *a, struct recording 
 	for (uint32_t i = 0; i < r->log.n_guest && !err; i++) {
 		if (!is_flush(&r->log.guest[i]))
 			continue;
-		if (a->progress || isatty(STDERR_FILENO))
+		if (a->progress)
 			fprintf(stderr, "\r\033[Kflush %" PRIu64 " of %" PRIu64, n + 1,
 				r->n_flushes);
 		f[n].op = i;
 		err = try_without(l, a, r, &f[n++], only, why);
 	}
-	if (a->progress || isatty(STDERR_FILENO))
+	if (a->progress)
 		fprintf(stderr, "\r\033[K");
 	if (!err && a->html)
 		err = write_html(a, r, f, n, why);

@@ -323,7 +323,7 @@ int powercut_info(int argc, char **argv)
 		log_error("which log?");
 		return 1;
 	}
-	err = recording_open(&r, path, &why);
+	err = recording_open(&r, path, TRACE_LOG_HOST, false, &why);
 	if (!err) {
 		err = find_facts(&r, &f);
 		if (!err && json)

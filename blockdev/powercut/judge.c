@@ -6,10 +6,12 @@
  * each state that a cut may leave of the image file is opened, checked, and read by what the guest
  * had been promised by then (explorer.h).
  */
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include "blockdev/block.h"
 #include "blockdev/powercut/findings.h"
@@ -36,12 +38,19 @@ static const char help[] =
 #define COPY_BYTES  (256 * KiB)
 #define REASONS_MAX 1000
 
+struct mapped {
+	void *at; /* NULL: nothing */
+	size_t len;
+};
+
 struct judging {
 	const char *image, *html;
 	bool json, progress;
 	uint64_t states, seed, reasons;
 	const struct recording *r;
 	struct mem_image start, before;
+	struct mapped image_file;
+	uint8_t *written; /* by page of the disk */
 	struct disk *d;
 	uint64_t fingerprint;
 	char *backing; /* path; NULL: none */
@@ -60,32 +69,57 @@ static void judged(struct explorer *e, bool ok)
 			" break a promise", e->n->states, j->states, j->found.failed);
 }
 
-/* The file as it is. */
-static int read_file(const char *path, struct mem_image *m)
+/* The file as it is, at the end of m: what it holds is lent. */
+static int map_file(const char *path, struct mem_image *m, struct mapped *f)
 {
-	FILE *f = fopen(path, "re");
-	uint8_t *buf = calloc(1, COPY_BYTES);
-	uint64_t at = 0;
-	size_t n = 0;
-	int err = !f ? -errno : !buf ? -ENOMEM : 0;
+	int fd = open(path, O_RDONLY | O_CLOEXEC), err = 0;
+	off_t size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END), at = 0, end;
+	void *p = MAP_FAILED;
 
-	while (!err && (n = fread(buf, 1, COPY_BYTES, f)) > 0) {
-		mem_set_size(m, at + n);
-		for (size_t i = 0; i < n; i += MEM_PAGE) {
-			static const uint8_t zeros[MEM_PAGE];
-			size_t len = min_u64(MEM_PAGE, n - i);
-
-			if (memcmp(buf + i, zeros, len))
-				mem_write(m, buf + i, len, at + i, false);
-		}
-		at += n;
+	if (size > 0)
+		p = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (size < 0 || (size && p == MAP_FAILED))
+		err = -errno;
+	mem_set_size(m, size > 0 ? (uint64_t)size : 0);
+	while (!err && at < size && (at = lseek(fd, at, SEEK_DATA)) >= 0) {
+		end = lseek(fd, at, SEEK_HOLE);
+		mem_lend(m, (uint8_t *)p + at, (uint64_t)(end - at), (uint64_t)at);
+		at = end;
 	}
-	if (f && ferror(f))
-		err = -EIO;
-	if (f)
-		fclose(f);
-	free(buf);
+	if (!err && at < 0 && errno != ENXIO)
+		err = -errno;
+	if (fd >= 0)
+		close(fd);
+	if (p != MAP_FAILED)
+		*f = (struct mapped){p, (size_t)size};
 	return err;
+}
+
+/* One bit for each page of the disk: will the guest write to it? */
+static uint8_t *written_pages(const struct recording *r)
+{
+	uint8_t *map = calloc(1, r->size / MEM_PAGE / 8 + 1);
+
+	for (uint64_t i = 0; map && i < r->log.n_guest; i++) {
+		const struct guest_op *g = &r->log.guest[i];
+		uint64_t at = g->sector * SECTOR / MEM_PAGE;
+
+		for (; g->n && at <= (g->sector + g->n - 1) * SECTOR / MEM_PAGE; at++)
+			map[at / 8] |= (uint8_t)(1 << at % 8);
+	}
+	return map;
+}
+
+/* Nobody asks for the rest. */
+static void keep_written(struct judging *j, const uint8_t *buf, uint64_t len, uint64_t off)
+{
+	for (uint64_t at = 0, n; at < len; at += n) {
+		uint64_t page = (off + at) / MEM_PAGE;
+
+		n = min_u64(len - at, (page + 1) * MEM_PAGE - off - at);
+		if (off + at < j->r->size && j->written[page / 8] >> page % 8 & 1)
+			mem_write(&j->before, buf + at, n, off + at, false);
+	}
 }
 
 /* In a fiber: what the guest read in it. */
@@ -94,7 +128,7 @@ static int read_disk(void *arg)
 	struct judging *j = arg;
 	uint64_t size = disk_size(j->d), n;
 	uint8_t *buf = malloc(COPY_BYTES);
-	int err = buf ? 0 : -ENOMEM;
+	int err = buf && j->written ? 0 : -ENOMEM;
 
 	mem_set_size(&j->before, size);
 	for (uint64_t at = 0; at < size && !err; at += n) {
@@ -110,7 +144,7 @@ static int read_disk(void *arg)
 		err = disk_pread(j->d, buf, n, at);
 		if (err)
 			break;
-		mem_write(&j->before, buf, n, at, false);
+		keep_written(j, buf, n, at);
 		j->fingerprint += trace_fingerprint_of(buf, n, at);
 	}
 	free(buf);
@@ -169,10 +203,11 @@ static int read_image(struct judging *j, struct loop *l, struct subject *s, stru
 		s->backing = j->backing;
 		s->backing_format = disk_format(disk_backing(j->d));
 	}
+	j->written = written_pages(j->r);
 	if (!err)
 		err = fiber_run(l, read_disk, j);
 	disk_abandon(j->d);
-	return err ? err : read_file(j->image, &j->start);
+	return err ? err : map_file(j->image, &j->start, &j->image_file);
 }
 
 static int run(struct judging *j, struct loop *l, struct why *why)
@@ -278,7 +313,7 @@ int powercut_judge(int argc, char **argv)
 	mem_init(&j.start);
 	mem_init(&j.before);
 	j.r = &r;
-	err = recording_open(&r, path, &why);
+	err = recording_open(&r, path, TRACE_LOG_HOST | TRACE_LOG_DATA, j.progress, &why);
 	if (!err && !*r.trace->info.format)
 		err = why_set(&why, -EINVAL, "%s: this log knows nothing of an image file", path);
 	if (!err)
@@ -296,6 +331,9 @@ int powercut_judge(int argc, char **argv)
 	recording_close(&r);
 	mem_fini(&j.start);
 	mem_fini(&j.before);
+	if (j.image_file.at)
+		munmap(j.image_file.at, j.image_file.len);
 	free(j.backing);
+	free(j.written);
 	return status;
 }

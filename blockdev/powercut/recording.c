@@ -2,6 +2,8 @@
 /*
  * recording.c - opening and counting a log; see recording.h.
  */
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "blockdev/powercut/recording.h"
@@ -18,7 +20,13 @@ static void count(struct recording *r)
 	}
 }
 
-int recording_open(struct recording *r, const char *path, struct why *why)
+static void tell(uint64_t done, uint64_t of)
+{
+	fprintf(stderr, "\r\033[Kreading the log: %" PRIu64 " %%", done * 100 / of);
+}
+
+int recording_open(
+	struct recording *r, const char *path, unsigned what, bool progress, struct why *why)
 {
 	struct why inner = {""};
 	int err;
@@ -26,7 +34,10 @@ int recording_open(struct recording *r, const char *path, struct why *why)
 	*r = (struct recording){.path = path};
 	err = trace_reader_open(path, &r->trace, &inner);
 	if (!err)
-		err = trace_crash_log(r->trace, true, &r->log, &r->mark, &r->n_marks, &inner);
+		err = trace_crash_log(r->trace, what, &r->log, &r->mark, &r->n_marks,
+			progress ? tell : NULL, &inner);
+	if (progress)
+		fputs("\r\033[K", stderr);
 	if (!err) {
 		r->size = r->trace->info.disk_bytes;
 		count(r);

@@ -21,8 +21,12 @@ struct recording {
 	struct trace *trace; /* who owns the data */
 };
 
-/* 0, or -errno with words, path included; then closing it does no harm. */
-must_check int recording_open(struct recording *r, const char *path, struct why *why);
+/*
+ * what: TRACE_LOG_HOST, TRACE_LOG_DATA.  progress: on a terminal, how far it is.  0, or -errno with
+ * words, path included; then closing it does no harm.
+ */
+must_check int recording_open(
+	struct recording *r, const char *path, unsigned what, bool progress, struct why *why);
 void recording_close(struct recording *r);
 
 /* Is that the fingerprint (trace.h) of what the disk held at first?  Not every log knows. */

@@ -288,7 +288,7 @@ static int build(const struct replay *y, const struct recording *r, struct why *
 
 static int begin(struct replay *y, struct recording *r, struct why *why)
 {
-	int err = recording_open(r, y->a.log, why);
+	int err = recording_open(r, y->a.log, TRACE_LOG_DATA, false, why);
 
 	if (err)
 		return err;

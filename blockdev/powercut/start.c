@@ -73,7 +73,7 @@ static int make_empty(struct judge_args *a, const struct recording *r, struct wh
 	const char *tmp = getenv("TMPDIR");
 	int fd, err = 0;
 
-	if (asprintf(&a->made, "%s/sluice-powercut.XXXXXX", tmp && *tmp ? tmp : "/tmp") < 0) {
+	if (asprintf(&a->made, "%s/sluice-powercut.XXXXXX", tmp && *tmp ? tmp : "/var/tmp") < 0) {
 		a->made = NULL;
 		return -ENOMEM;
 	}

@@ -349,7 +349,9 @@ START_TEST(as_a_log_for_model_and_oracle)
 	struct crash_log log;
 	uint64_t n = 0, n_guest = 0, n_host = 0;
 
-	ck_assert_int_eq(trace_crash_log(t, true, &log, &marks, &n, NULL), 0);
+	ck_assert_int_eq(trace_crash_log(t, TRACE_LOG_HOST | TRACE_LOG_DATA, &log, &marks, &n,
+				 NULL, NULL),
+		0);
 	ck_assert_uint_eq(log.clock, N_EVENTS);
 	for (uint64_t i = 0; i < log.n_guest; i++) {
 		const struct guest_op *g = &log.guest[i];
