@@ -74,6 +74,7 @@ static void lose_power(struct drive *d)
 	r->cut = true;
 	if (d->live && live_is_cut(d->live)) {
 		d->close_err = live_leave(d->live, d->loop, said, again);
+		r->left = live_left(d->live);
 		/* No error, but what the run was for: never left out. */
 		log_error("drive%u: %s", d->index, said);
 		log_error("drive%u: again: -drive file=%s,...,%s", d->index, r->path, again);
@@ -87,7 +88,7 @@ static void end_disk(struct drive *d)
 
 	disk_drain(d->disk);
 	if (d->live)
-		live_disarm(d->live);
+		live_watch(d->live, false);
 	if (d->abandon || (d->live && live_is_cut(d->live))) {
 		lose_power(d);
 		return;
@@ -117,6 +118,8 @@ static int open_disk(struct drive *d)
 		if (err && disk_close(d->disk, &why))
 			log_error("%s: %s", o.path, why_text(&why, -EIO));
 	}
+	if (!err && d->live)
+		live_watch(d->live, true);
 	return err;
 }
 

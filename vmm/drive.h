@@ -37,7 +37,8 @@ struct drive_report {
 	struct disk_stats running; /* just before it was closed */
 	struct disk_stats total;   /* and after */
 	bool known;                /* it was opened and closed: the above is filled in */
-	bool cut;                  /* its power was cut, and the image is what that leaves */
+	bool cut;                  /* its power was cut, and the image is what that leaves: */
+	struct live_left left;
 };
 
 struct drive;

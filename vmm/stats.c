@@ -3,8 +3,9 @@
  * stats.c - what -stats writes.
  *
  * A drive's figures are those after closing; the object "close" holds the part that closing
- * caused.  write_us and flush_us count requests by duration: element i those that took
- * from 2^i to 2^(i+1) microseconds.
+ * caused; "powercut", if its power was cut, what became of the writes at risk.  write_us and
+ * flush_us count requests by duration: element i those that took from 2^i to 2^(i+1)
+ * microseconds.
  */
 #include "vmm/stats.h"
 
@@ -69,6 +70,17 @@ static void put_host(json_t *o, const struct disk_stats *s)
 	put(o, "metadata_bytes", s->metadata_bytes);
 }
 
+static json_t *left_json(const struct live_left *l)
+{
+	json_t *o = json_object();
+
+	put(o, "at_risk", l->at_risk);
+	put(o, "kept", l->kept);
+	put(o, "lost", l->lost);
+	put(o, "torn", l->torn);
+	return o;
+}
+
 static json_t *drive_json(const struct drive_report *r)
 {
 	const struct disk_stats *s = &r->total, *b = &r->running;
@@ -103,6 +115,8 @@ static json_t *drive_json(const struct drive_report *r)
 	put_host(o, s);
 	put_host(c, &closing);
 	json_object_set_new(o, "close", c);
+	if (r->cut)
+		json_object_set_new(o, "powercut", left_json(&r->left));
 	json_object_set_new(o, "write_us", histogram(s->write_us));
 	json_object_set_new(o, "flush_us", histogram(s->flush_us));
 	return o;

@@ -34,10 +34,11 @@ struct live {
 	void *arg;
 	uint64_t writes, bytes, flushes, submitted, answered;
 	uint64_t tried[FAIL_SECTOR]; /* requests by kind: enum in struct live_fail */
-	bool armed, disarmed, cut;
+	bool watching, armed, cut;
 	const struct blk_req *armed_by;
 	const char *by;                  /* who asked for the cut; NULL: its trigger */
 	uint64_t at_answered, in_flight; /* at the cut */
+	struct live_left left;
 };
 
 static struct live *live_of(struct disk_tap *t)
@@ -49,7 +50,7 @@ static struct live *live_of(struct disk_tap *t)
 
 void live_cut(struct live *l, const char *by)
 {
-	if (l->cut || l->disarmed)
+	if (l->cut || !l->watching)
 		return;
 	l->cut = true;
 	l->by = by;
@@ -69,9 +70,9 @@ static void on_syncing(struct wcache_user *u)
 		live_cut(l, NULL);
 }
 
-void live_disarm(struct live *l)
+void live_watch(struct live *l, bool on)
 {
-	l->disarmed = true;
+	l->watching = on;
 }
 
 bool live_is_cut(const struct live *l)
@@ -124,8 +125,8 @@ static int on_refuse(struct disk_tap *t, const struct blk_req *r)
 {
 	struct live *l = live_of(t);
 
-	if (l->cut)
-		return -ESHUTDOWN;
+	if (l->cut || !l->watching)
+		return l->cut ? -ESHUTDOWN : 0;
 	l->tried[FAIL_READ] += r->op == BLK_READ;
 	l->tried[FAIL_WRITE] += is_write(r);
 	l->tried[FAIL_FLUSH] += r->op == BLK_FLUSH;
@@ -276,20 +277,20 @@ void live_on_cut(struct live *l, void (*cut)(void *arg), void *arg)
 	l->arg = arg;
 }
 
-struct leaving {
-	struct live *l;
-	struct wcache_cut sum;
-};
-
 static int leave(void *arg)
 {
-	struct leaving *v = arg;
-	const struct live_config *c = v->l->c;
+	struct live *l = arg;
+	const struct live_config *c = l->c;
 	int err = 0;
 
-	for (unsigned i = 0; i < v->l->n_caches && !err; i++)
-		err = wcache_cut(v->l->cache[i], c->policy, c->seed + i, c->unit, &v->sum);
+	for (unsigned i = 0; i < l->n_caches && !err; i++)
+		err = wcache_cut(l->cache[i], c->policy, c->seed + i, c->unit, &l->left);
 	return err;
+}
+
+struct live_left live_left(const struct live *l)
+{
+	return l->left;
 }
 
 /* Where the cut was, for the user. */
@@ -323,16 +324,15 @@ static void say_again(const struct live *l, char *out, size_t size)
 
 int live_leave(struct live *l, struct loop *loop, char *said, char *again)
 {
-	struct leaving v = {.l = l};
 	char where[LIVE_LINE / 2];
-	int err = fiber_run(loop, leave, &v);
+	int err = fiber_run(loop, leave, l);
 
 	assert(l->cut);
 	say_where(l, where, sizeof(where));
 	snprintf(said, LIVE_LINE,
 		"the power was cut %s: of %" PRIu64 " writes at risk %" PRIu64
 		" are there, %" PRIu64 " lost, %" PRIu64 " torn",
-		where, v.sum.at_risk, v.sum.kept, v.sum.lost, v.sum.torn);
+		where, l->left.at_risk, l->left.kept, l->left.lost, l->left.torn);
 	say_again(l, again, LIVE_LINE);
 	if (l->by && l->in_flight) {
 		size_t n = strlen(again);

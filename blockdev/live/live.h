@@ -3,9 +3,9 @@
  * live.h - a running guest's disk with a personality: its power can be cut, it fails, it is slow,
  * it gets full.
  *
- * live_new(), then disk_open() with live_tap(), the guest's life, live_leave() if the power was
- * cut, disk_close() or disk_abandon(), live_free().  Everything here is called on the disk's loop
- * except where it says otherwise.
+ * live_new(), then disk_open() with live_tap(), live_watch(), the guest's life, live_watch(),
+ * live_leave() if the power was cut, disk_close() or disk_abandon(), live_free().  Everything here
+ * is called on the disk's loop except where it says otherwise.
  *
  * The power is cut between two events of the disk's thread.  A request of the guest arms the cut,
  * and it comes before the next fdatasync of the image begins or that request is answered, whatever
@@ -82,8 +82,11 @@ struct disk_tap *live_tap(struct live *l);
 void live_on_cut(struct live *l, void (*cut)(void *arg), void *arg);
 /* Now.  by: who asked, as in "by a signal". */
 void live_cut(struct live *l, const char *by);
-/* No request arms a cut any more. */
-void live_disarm(struct live *l);
+/*
+ * From now on requests are the guest's: they count, may fail and may be cut in; or are no more.  At
+ * first they are not.
+ */
+void live_watch(struct live *l, bool on);
 bool live_is_cut(const struct live *l);
 /* Any thread, while the guest runs: does this line, or mark, cut the power? */
 bool live_mark_cuts(const struct live *l, bool serial, const char *text, size_t len);
@@ -94,6 +97,11 @@ bool live_mark_cuts(const struct live *l, bool serial, const char *text, size_t 
  */
 #define LIVE_LINE 512
 must_check int live_leave(struct live *l, struct loop *loop, char *said, char *again);
+/* What a cut, once live_leave() has returned, has left: writes, and ranges made zeros. */
+struct live_left {
+	uint64_t at_risk, kept, lost, torn;
+};
+struct live_left live_left(const struct live *l);
 /* The trigger has not come: a line that says so and what did come; else false. */
 bool live_missed(const struct live *l, char *said);
 

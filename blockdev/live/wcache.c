@@ -417,7 +417,7 @@ static int apply(struct file *below, const struct crash_model *m, const struct c
 	return err ? err : file_fdatasync(below);
 }
 
-static void count(const struct crash_model *m, const struct crash_choice *c, struct wcache_cut *sum)
+static void count(const struct crash_model *m, const struct crash_choice *c, struct live_left *sum)
 {
 	for (uint32_t i = 0; i < m->n_pending; i++) {
 		if (!model_has_data(&m->log->host[m->pending[i]]))
@@ -430,7 +430,7 @@ static void count(const struct crash_model *m, const struct crash_choice *c, str
 }
 
 int wcache_cut(
-	struct file *f, enum cut_policy p, uint64_t seed, uint32_t unit, struct wcache_cut *sum)
+	struct file *f, enum cut_policy p, uint64_t seed, uint32_t unit, struct live_left *sum)
 {
 	struct wcache *c = wcache_of(f);
 	struct crash_choice choice = {.fate = calloc(c->log.n_host + 1, 1)};

@@ -11,7 +11,7 @@
 #ifndef LIVE_WCACHE_H
 #define LIVE_WCACHE_H
 
-#include "blockdev/crash/policy.h"
+#include "blockdev/live/live.h"
 
 /* Told, on the loop, that an fdatasync is asked for and has not begun; may end in wcache_die(). */
 struct wcache_user {
@@ -26,14 +26,11 @@ must_check int wcache_open(struct file *f, struct wcache_user *u, struct file **
 /* From now on the file answers nothing but -ESHUTDOWN.  What is being synced is still written. */
 void wcache_die(struct file *f);
 
-struct wcache_cut {
-	uint64_t at_risk, kept, lost, torn; /* writes, and ranges made zeros */
-};
 /*
  * In a fiber, dead, nothing in flight: the file below becomes what the power cut leaves; see
  * policy.h.  Adds to *sum.  0 or -errno of the host.
  */
 must_check int wcache_cut(struct file *f, enum cut_policy p, uint64_t seed, uint32_t unit,
-	struct wcache_cut *sum);
+	struct live_left *sum);
 
 #endif

@@ -40,12 +40,14 @@ static void begin(struct ctx *c, const char *path, struct live_words w, enum cac
 	o.tap = live_tap(c->live);
 	err = disk_open(c->l, &o, &c->disk, &why);
 	ck_assert_msg(!err, "%s", why_text(&why, err));
+	live_watch(c->live, true);
 }
 
 static void end(struct ctx *c)
 {
 	struct why why = {""};
 
+	live_watch(c->live, false);
 	if (live_is_cut(c->live))
 		disk_abandon(c->disk);
 	else

@@ -21,7 +21,7 @@ struct ctx {
 	bool die; /* when the next fdatasync is asked for */
 	uint64_t rng;
 	enum cut_policy policy;
-	struct wcache_cut sum;
+	struct live_left sum;
 };
 
 static void on_syncing(struct wcache_user *u)
