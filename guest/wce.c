@@ -5,6 +5,7 @@
  *   on off     write the config field `writeback`, read it back (skipped if not negotiated)
  *   wN WN      write N 4-KiB blocks that were not written before: one after another, all at once
  *   f          flush (skipped if not negotiated)
+ *   mN         sets the mark N
  *   v          read back and check every block written so far
  *   reset      reset and negotiate everything; plain: neither FLUSH nor CONFIG_WCE;
  *   noflush    all but FLUSH
@@ -18,6 +19,7 @@
 #define BLOCK         4096u
 #define BLOCK_SECTORS (BLOCK / SECTOR_SIZE)
 #define AT_ONCE_MAX   64
+#define MARK_PORT     0xf8
 
 struct wce {
 	struct vblk *d;
@@ -127,6 +129,12 @@ static const char *restart(struct wce *w, uint64_t without)
 	return "ok";
 }
 
+static const char *set_mark(uint64_t n)
+{
+	outl(MARK_PORT, (uint32_t)n);
+	return "ok";
+}
+
 static uint64_t count_of(const char *digits)
 {
 	uint64_t n = 0;
@@ -152,6 +160,8 @@ static const char *step(struct wce *w, const char *op)
 		return restart(w, F_FLUSH | F_CONFIG_WCE);
 	if (strcmp(op, "noflush") == 0)
 		return restart(w, F_FLUSH);
+	if (op[0] == 'm' && count_of(op + 1))
+		return set_mark(count_of(op + 1));
 	if (op[0] == 'w' && count_of(op + 1))
 		return write_serial(w, count_of(op + 1));
 	if (op[0] == 'W' && count_of(op + 1))

@@ -36,6 +36,7 @@ struct live {
 	uint64_t tried[FAIL_SECTOR]; /* requests by kind: enum in struct live_fail */
 	bool watching, armed, cut;
 	const struct blk_req *armed_by;
+	uint64_t armed_at; /* of the writes */
 	const char *by;                  /* who asked for the cut; NULL: its trigger */
 	uint64_t at_answered, in_flight; /* at the cut */
 	struct live_left left;
@@ -174,6 +175,7 @@ static void on_submit(struct disk_tap *t, struct blk_req *r, bool wce)
 	if (!l->armed && arms(l, r)) {
 		l->armed = true;
 		l->armed_by = r;
+		l->armed_at = l->writes;
 	}
 }
 
@@ -305,7 +307,7 @@ static void say_where(const struct live *l, char *out, size_t size)
 	else if (c->trigger == LIVE_AFTER)
 		snprintf(out, size, "after request %" PRIu64, c->n);
 	else
-		snprintf(out, size, "in write %" PRIu64, l->writes);
+		snprintf(out, size, "in write %" PRIu64, l->armed_at);
 }
 
 /* Who asked is no part of what happened: the number of requests is. */

@@ -15,6 +15,7 @@ static const struct command {
 	{"explore", powercut_explore, "try the power cuts of a log, say which ones fail and why"},
 	{"flushes", powercut_flushes, "say which flushes of a log bear a load"},
 	{"judge", powercut_judge, "say whether the disk kept its promises to the guest"},
+	{"verify", powercut_verify, "say whether an image is what a cut may have left"},
 	{"info", powercut_info, "say what is in a log, and what was at risk when"},
 	{"replay", powercut_replay, "build the image that one cut of a log leaves"},
 	{"export", powercut_export, "write a log in the format of Linux's dm-log-writes"},

@@ -97,6 +97,7 @@ struct search_opts judge_args_search(const struct judge_args *a, const struct re
 int powercut_explore(int argc, char **argv);
 int powercut_flushes(int argc, char **argv);
 int powercut_judge(int argc, char **argv);
+int powercut_verify(int argc, char **argv);
 int powercut_info(int argc, char **argv);
 int powercut_replay(int argc, char **argv);
 int powercut_export(int argc, char **argv);
