@@ -487,6 +487,8 @@ int copy_run(struct copy *c)
 	s.buf_bytes = max_u64(s.buf_bytes, s.unit);
 	fiber_lock_init(&s.cursor);
 	fiber_queue_init(&s.turn_q);
+	/* Compressing has threads of its own, and what it reads at once is small. */
+	loop_copies(c->loop, c->workers > 1 && !c->compress);
 	for (unsigned i = 0; !err && i < c->workers; i++) {
 		w[i].buf = img_data_buf(s.buf_bytes);
 		err = w[i].buf ? 0 : -ENOMEM;

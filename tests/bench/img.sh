@@ -73,12 +73,13 @@ row() { # NAME BEFORE ARGUMENT...
 wanted=$*
 printf '%-14s %9s %9s %6s %9s %9s\n' '' 'sluice s' 'qemu s' ratio 'sluice K' 'qemu K'
 data
-allocated 256
-allocated 320
 row to-qcow2 'rm -f out' convert -f raw -O qcow2 data.raw out
 row to-raw 'rm -f out' convert -f qcow2 -O raw data.qcow2 out
 row compress-m8 'rm -f out' convert -m 8 -c -f raw -O qcow2 data.raw out
 row compress-m1 'rm -f out' convert -m 1 -c -f raw -O qcow2 data.raw out
+row dd 'rm -f out' dd -f raw -O qcow2 bs=1M if=data.raw of=out
 rm -f out
-row check-256G : check -f qcow2 256.qcow2
-row snapshot-320G 'cp --sparse=always 320.qcow2 snap; sync -f snap' snapshot -c a snap
+row compare : compare -f raw -F qcow2 data.raw data.qcow2
+row check-256G 'allocated 256' check -f qcow2 256.qcow2
+row snapshot-320G 'allocated 320; cp --sparse=always 320.qcow2 snap; sync -f snap' \
+	snapshot -c a snap

@@ -93,6 +93,30 @@ START_TEST(a_write_and_a_read_give_bytes_and_never_finish_inside_submit)
 }
 END_TEST
 
+START_TEST(what_a_copying_loop_writes_needs_no_other_thread)
+{
+	static char out[1024 * 1024], in[sizeof(out)];
+	struct loop *l = scratch_loop(_i);
+	int fd = open_scratch(0);
+	struct test_op w, r;
+
+	loop_copies(l, true);
+	memset(out, 0x5a, sizeof(out));
+	prep(&w, LOOP_WRITEV, fd, out, sizeof(out), 4096);
+	loop_submit(l, &w.op);
+	ck_assert_int_eq(w.runs, 0);
+	ck_assert_int_eq(lseek(fd, 0, SEEK_END), 4096 + (off_t)sizeof(out));
+	prep(&r, LOOP_READV, fd, in, sizeof(in), 4096);
+	loop_submit(l, &r.op);
+	turn_until(l, &w.runs, 1);
+	ck_assert_int_eq(w.res, sizeof(out));
+	turn_until(l, &r.runs, 1);
+	ck_assert_mem_eq(in, out, sizeof(in));
+	loop_free(l);
+	close(fd);
+}
+END_TEST
+
 START_TEST(an_error_is_the_system_calls_own)
 {
 	static const enum loop_opcode codes[] = {LOOP_READV, LOOP_WRITEV, LOOP_FDATASYNC,
@@ -598,6 +622,7 @@ int main(void)
 	tcase_set_timeout(t, 20);
 	tcase_add_loop_test(t,
 		a_write_and_a_read_give_bytes_and_never_finish_inside_submit, 0, N_AIO);
+	tcase_add_loop_test(t, what_a_copying_loop_writes_needs_no_other_thread, 0, N_AIO);
 	tcase_add_loop_test(t, an_error_is_the_system_calls_own, 0, N_AIO);
 	tcase_add_loop_test(t, fallocate_truncate_and_fdatasync_do_what_they_say, 0, N_AIO);
 	tcase_add_loop_test(t, a_full_ring_is_not_the_callers_problem, 0, N_AIO);

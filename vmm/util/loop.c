@@ -339,7 +339,7 @@ static bool try_write_inline(struct loop *l, struct loop_op *op)
 
 	for (int i = 0; i < op->niov; i++)
 		len += op->iov[i].iov_len;
-	if (len > INLINE_WRITE_MAX)
+	if (len > INLINE_WRITE_MAX && !l->copies)
 		return false;
 	l->syscalls++;
 	loop_completed(l, op, loop_op_blocking(op));
@@ -350,7 +350,7 @@ void loop_submit(struct loop *l, struct loop_op *op)
 {
 	l->in_flight++;
 	op->refused = false;
-	if (!op->direct && op->code == LOOP_READV && try_read_inline(l, op))
+	if (!op->direct && op->code == LOOP_READV && !l->reads_aside && try_read_inline(l, op))
 		return;
 	if (!op->direct && op->code == LOOP_WRITEV && try_write_inline(l, op))
 		return;
@@ -360,6 +360,12 @@ void loop_submit(struct loop *l, struct loop_op *op)
 		return;
 	}
 	l->engine->submit(l, op);
+}
+
+void loop_copies(struct loop *l, bool ahead)
+{
+	l->copies = true;
+	l->reads_aside = ahead;
 }
 
 void loop_complete(struct loop *l, struct loop_op *op, int64_t res)

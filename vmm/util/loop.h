@@ -73,6 +73,11 @@ struct loop_op {
 };
 
 void loop_submit(struct loop *l, struct loop_op *op);
+/*
+ * For a loop that does nothing but copy: writes to the page cache, of any length, are done in its
+ * own thread; with ahead, reads never are.  So one core reads what another one writes.
+ */
+void loop_copies(struct loop *l, bool ahead);
 /* For layers that know the result without the host: done(op, res) runs later in this turn. */
 void loop_complete(struct loop *l, struct loop_op *op, int64_t res);
 

@@ -52,6 +52,7 @@ struct loop {
 	unsigned in_flight;	 /* ops whose done() has not run */
 	unsigned n_polls;
 	uint64_t syscalls;
+	bool copies, reads_aside; /* see loop_copies() */
 
 	struct offload_pool *offload; /* offload.c's */
 
