@@ -5,19 +5,21 @@
 #   make check      everything that tests    make check-X   lint unit san crash cli vm lab fuzz
 #   make deps       Debian packages          make install   PREFIX, DESTDIR; and make uninstall
 #   make SAN=1 ...  with ASan and UBSan      make V=1 ...   show the commands
+#   make COVER=1 CC=clang fuzzers            fuzzers that look for new code, in build-cover
 #
 # Sources are found by folder: a new .c file needs no line here.
 
 CC      ?= cc
 PREFIX  ?= /usr/local
 PLUGINDIR = $(PREFIX)/lib/sluice
-B       := $(if $(SAN),build-san,build)
+B       := $(if $(COVER),build-cover,$(if $(SAN),build-san,build))
 Q       := $(if $(V),,@)
 
 WARN    := -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
            -Wwrite-strings -Wno-unused-parameter $(if $(WERROR)$(CI),-Werror)
 comma   := ,
-SANFLAGS := $(if $(SAN),-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+SANFLAGS := $(if $(COVER),-fsanitize=fuzzer-no-link$(comma)address$(comma)undefined -fno-sanitize-recover=undefined) \
+            $(if $(SAN),-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
 CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64
 CFLAGS  ?= -O2 -g
 ALL_CFLAGS = -std=gnu11 $(CFLAGS) $(WARN) $(SANFLAGS) -pthread -fno-strict-aliasing \
@@ -143,9 +145,10 @@ $(B)/kill: $(B)/tests/kill/kill.o $(B)/libblockdev.a
 	$(Q)echo "  LD    $@"
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-$(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(B)/tests/fuzz/driver.o $(B)/parts.a $(B)/libblockdev.a
+$(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(B)/tests/fuzz/mutate.o $(B)/parts.a $(B)/libblockdev.a
 	$(Q)echo "  LD    $@"
-	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(ALL_CFLAGS) $(if $(COVER),-fsanitize=fuzzer) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+$(FUZZ_BIN): $(B)/tests/fuzz/$(if $(COVER),cover,driver).o
 
 unit: $(UNIT_BIN)
 	$(Q)for t in $(UNIT_BIN); do $$t || exit 1; done
@@ -219,6 +222,6 @@ uninstall:
 		$(DESTDIR)$(PLUGINDIR)/nbdkit-sluice-plugin.so
 
 clean:
-	rm -rf build build-san
+	rm -rf build build-san build-cover
 
 -include $(shell find $(B) -path $(B)/lab -prune -o -type f -name '*.d' -print 2>/dev/null)

@@ -261,8 +261,12 @@ static void transfer(struct memfile *mf, struct file_req *r)
 	}
 }
 
-static void perform(struct memfile *mf, struct file_req *r)
+static int perform(struct memfile *mf, struct file_req *r)
 {
+	bool grows = r->op == FILE_WRITE || r->op == FILE_EXTEND || r->op == FILE_TRUNCATE;
+
+	if (grows && mf->m->limit && !range_within(r->off, r->len, mf->m->limit))
+		return -EFBIG;
 	switch (r->op) {
 	case FILE_READ:
 		mf->stats.reads++;
@@ -294,6 +298,7 @@ static void perform(struct memfile *mf, struct file_req *r)
 				false);
 		break;
 	}
+	return 0;
 }
 
 /* Completes one, or with luck several, of what is in flight; the rest has to wait. */
@@ -310,8 +315,7 @@ static void complete_some(struct loop_work *w)
 			n = n->next;
 		r = list_entry(n, struct file_req, link);
 		list_del(n);
-		perform(mf, r);
-		r->done(r, 0);
+		r->done(r, perform(mf, r));
 	} while (!list_empty(&mf->in_flight) && mf->rng && rnd(mf) % 3);
 	if (!list_empty(&mf->in_flight))
 		loop_defer(mf->f.loop, &mf->work);

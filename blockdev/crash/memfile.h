@@ -22,6 +22,7 @@ struct mem_image {
 	uint8_t **pages; /* the lowest bit is set: a lent one */
 	uint64_t n_pages; /* in the table */
 	uint64_t size;    /* bytes */
+	uint64_t limit;   /* the engine answers -EFBIG beyond it; 0: none */
 	uint64_t *used;   /* indices of pages that are here, for a quick reset */
 	uint64_t n_used, room_used;
 	uint8_t **spare; /* pages to reuse after a reset */

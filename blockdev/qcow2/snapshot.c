@@ -52,6 +52,16 @@ static int check_l1(const struct qcow2 *q, const struct snapshot *s, struct why 
 	return 0;
 }
 
+/* For a table that is to serve the snapshot's whole disk: *n entries. */
+static int check_disk(
+	const struct qcow2 *q, const struct snapshot *s, uint64_t *n, struct why *why)
+{
+	*n = qcow2_l1_needed(&q->h, s->disk_bytes);
+	if (*n > QCOW2_L1_BYTES_MAX / 8 || s->disk_bytes > (uint64_t)INT64_MAX)
+		return -EFBIG;
+	return check_l1(q, s, why);
+}
+
 /* The snapshot's L1 table as a table of n entries or more; mem_table_fini() is owed after 0. */
 static int load_l1(struct qcow2 *q, const struct snapshot *s, uint64_t n, struct mem_table *t)
 {
@@ -345,13 +355,11 @@ static int switch_l1(struct qcow2 *q, const struct snapshot *s, struct mem_table
 static int apply(struct qcow2 *q, uint32_t i, struct why *why)
 {
 	const struct snapshot *s = &q->snapshots[i];
-	uint64_t need = qcow2_l1_needed(&q->h, s->disk_bytes);
 	struct mem_table l1, old = q->l1;
 	struct tree t = {old.e, old.n};
-	int err = check_l1(q, s, why);
+	uint64_t need;
+	int err = check_disk(q, s, &need, why);
 
-	if (!err && (need > QCOW2_L1_BYTES_MAX / 8 || s->disk_bytes > (uint64_t)INT64_MAX))
-		err = -EFBIG;
 	if (!err)
 		err = load_l1(q, s, need, &l1);
 	if (err)
@@ -419,6 +427,7 @@ int qcow2_snapshot_load(struct format *fmt, const char *id, const char *name, st
 	int64_t i = id || name ? snapshot_find(q, id, name) : -1;
 	const struct snapshot *s;
 	struct mem_table l1;
+	uint64_t need;
 	int err;
 
 	if (!fmt->readonly)
@@ -426,9 +435,9 @@ int qcow2_snapshot_load(struct format *fmt, const char *id, const char *name, st
 	if (i < 0)
 		return why_set(why, -ENOENT, "Can't find snapshot");
 	s = &q->snapshots[i];
-	err = check_l1(q, s, why);
+	err = check_disk(q, s, &need, why);
 	if (!err)
-		err = load_l1(q, s, qcow2_l1_needed(&q->h, s->disk_bytes), &l1);
+		err = load_l1(q, s, need, &l1);
 	if (err)
 		return err;
 	mem_table_fini(&q->l1);

@@ -4,9 +4,9 @@
  *
  * What finds the faults are the sanitizers, assert() and a watchdog: an input must be done with in
  * HANG_S seconds, of which those do not count in which the whole process was stopped.  The input
- * that did it is left in a file, which as an argument replays it.
+ * that did it is left in a file, which as an argument replays it; so do several.
  * FUZZ_SECONDS (default 10) and FUZZ_SEED (default 1) are taken from the environment.
- * No coverage is measured: damage is aimed at big-endian words, as that is what images are made of.
+ * "--seeds FOLDER" writes the seeds there.  No coverage is measured here; see cover.c.
  */
 #include <fcntl.h>
 #include <pthread.h>
@@ -19,7 +19,6 @@
 #include <unistd.h>
 #include "tests/fuzz/fuzz.h"
 #include "vmm/util/base.h"
-#include "vmm/util/bytes.h"
 
 #define INPUT_MAX (4 * MiB)
 #define SEEDS_MAX 16
@@ -32,14 +31,6 @@ static uint64_t random_state;
 static atomic_uint inputs; /* that were begun */
 
 void __sanitizer_set_death_callback(void (*fn)(void)) __attribute__((weak));
-
-static uint64_t rnd(uint64_t below)
-{
-	random_state ^= random_state << 13;
-	random_state ^= random_state >> 7;
-	random_state ^= random_state << 17;
-	return random_state % below;
-}
 
 /* Also from a signal handler: system calls only. */
 static void save_input(void)
@@ -80,64 +71,6 @@ static void *watchdog(void *unused)
 	return unused;
 }
 
-/* A word such as a format might hold: a place in the file, with flags, or a limit. */
-static uint64_t a_word(void)
-{
-	static const uint64_t limits[] = { 0, 1, 2, 0x7f, 0xff, 0x200, 0xffff, 0x10000,
-		0x7fffffff, 0x80000000, 0xffffffff, INT64_MAX, 1ULL << 63, UINT64_MAX,
-		0x00fffffffffffe00, UINT64_MAX - 511 };
-	uint64_t place = rnd(input_size + 4096) & ~511ULL;
-
-	switch (rnd(4)) {
-	case 0:
-		return limits[rnd(ARRAY_SIZE(limits))];
-	case 1:
-		return place | rnd(4) << 62 | (rnd(8) == 0);
-	case 2:
-		return 1ULL << rnd(64);
-	default:
-		return rnd(UINT64_MAX);
-	}
-}
-
-static void damage(void)
-{
-	/* Half of the damage goes where the headers are. */
-	size_t at = rnd(rnd(2) ? min_u64(input_size, 512) : input_size);
-	be64_t w64 = be64_make(a_word());
-	be32_t w32 = be32_make((uint32_t)a_word());
-
-	switch (rnd(8)) {
-	case 0:
-		input[at] ^= (uint8_t)(1 << rnd(8));
-		break;
-	case 1:
-		input[at] = (uint8_t)rnd(256);
-		break;
-	case 2:
-	case 3:
-		at &= ~3ULL;
-		if (range_within(at, 4, input_size))
-			memcpy(input + at, &w32, 4);
-		break;
-	case 4: { /* a piece of it elsewhere */
-		size_t len = 1ULL << rnd(10), from = rnd(input_size);
-
-		if (range_within(at, len, input_size) && range_within(from, len, input_size))
-			memmove(input + at, input + from, len);
-		break;
-	}
-	case 5:
-		if (rnd(4) == 0)
-			input_size = at + 1;
-		break;
-	default:
-		at &= ~7ULL;
-		if (range_within(at, 8, input_size))
-			memcpy(input + at, &w64, 8);
-	}
-}
-
 static int replay(const char *path)
 {
 	FILE *f = fopen(path, "re");
@@ -150,6 +83,23 @@ static int replay(const char *path)
 	fclose(f);
 	LLVMFuzzerTestOneInput(input, input_size);
 	printf("ok %s: replayed %s\n", fuzz_name, path);
+	return 0;
+}
+
+static int write_seeds(const char *folder)
+{
+	char path[512];
+
+	for (unsigned n = 0; (input_size = fuzz_seed(input, sizeof(input), n)); n++) {
+		FILE *f;
+
+		snprintf(path, sizeof(path), "%s/%s-%u", folder, fuzz_name, n);
+		f = fopen(path, "we");
+		if (!f || fwrite(input, 1, input_size, f) != input_size || fclose(f)) {
+			perror(path);
+			return 1;
+		}
+	}
 	return 0;
 }
 
@@ -168,8 +118,13 @@ int main(int argc, char **argv)
 	pthread_t dog;
 	time_t end = time(NULL) + from_env("FUZZ_SECONDS", 10);
 
-	if (argc > 1)
-		return replay(argv[1]);
+	if (argc == 3 && !strcmp(argv[1], "--seeds"))
+		return write_seeds(argv[2]);
+	if (argc > 1) {
+		while (*++argv)
+			n += (unsigned)replay(*argv);
+		return n != 0;
+	}
 	random_state = seed * 0x9e3779b97f4a7c15ULL | 1;
 	snprintf(crash_file, sizeof(crash_file), "crash-%s-%u", fuzz_name, seed);
 	signal(SIGABRT, on_fatal);
@@ -187,13 +142,13 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	for (; time(NULL) < end; runs++) {
-		unsigned k = (unsigned)rnd(n);
+		unsigned k = (unsigned)fuzz_random(&random_state, n);
 
 		input_size = sizes[k];
 		memcpy(input, seeds[k], sizes[k]);
 		/* The seeds themselves first; they must do no harm either. */
-		for (uint64_t i = runs < n ? 0 : 1 + rnd(8); i; i--)
-			damage();
+		for (uint64_t i = runs < n ? 0 : 1 + fuzz_random(&random_state, 8); i; i--)
+			input_size = fuzz_damage(&random_state, input, input_size);
 		atomic_fetch_add(&inputs, 1);
 		LLVMFuzzerTestOneInput(input, input_size);
 	}

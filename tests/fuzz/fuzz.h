@@ -17,6 +17,11 @@ size_t fuzz_seed(uint8_t *data, size_t size, unsigned n);
 /* Must come back, whatever the input; 0. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+/* mutate.c.  Below that, at random; *state is not 0. */
+uint64_t fuzz_random(uint64_t *state, uint64_t below);
+/* Damages size bytes (> 0) in one way; how many there are then, never more. */
+size_t fuzz_damage(uint64_t *rng, uint8_t *data, size_t size);
+
 /* Noise, the same for the same n: a seed for targets to which all bytes are steps. */
 static inline void fuzz_noise(uint8_t *data, size_t len, unsigned n)
 {

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fuzz_qcow2.c - hostile qcow2 images: opened, read, written, flushed, closed, checked, repaired.
+ * fuzz_qcow2.c - hostile qcow2 images, and what can be done to them.
  *
- * Anything may fail; nothing may crash, hang or reach outside the file.  After a repair that
- * says that it has left no error, a second check finds nothing.
+ * An input is an image and behind it PLAN bytes, each of which says one thing to do with it: read
+ * and write, zero, discard, compress, snapshot, resize, amend, map, check, repair and so on.
+ * Anything may fail; nothing may crash, hang, grow without bound or reach outside the file.  At
+ * the end the image is repaired.  If that left no error, a second check finds nothing; and then it
+ * is an image as good as any: used once more, it reads back what was written, and no check finds
+ * an error.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -11,85 +15,218 @@
 #include <string.h>
 #include <unistd.h>
 #include "blockdev/block.h"
-#include "blockdev/file/file.h"
+#include "blockdev/crash/memfile.h"
 #include "blockdev/qcow2/format.h"
 #include "tests/fuzz/fuzz.h"
 
+#define PLAN	 12
+#define FILE_MAX (256 * MiB) /* what the host allows; more is an error of its own */
+#define BASE	 (300 * KiB) /* of the backing file */
+#define EXTENTS	 1000	     /* of a map; a disk may have any number */
+
 const char fuzz_name[] = "qcow2";
 
-static const struct qcow2_create_opts shapes[] = {
-	{ .size = 1 * MiB, .cluster_size = 512, .refcount_bits = 16 },
-	{ .size = 1 * MiB, .cluster_size = 4096, .refcount_bits = 1 },
-	{ .size = 8 * MiB, .cluster_size = 512, .refcount_bits = 64, .lazy_refcounts = true },
-	{ .size = 1 * MiB, .cluster_size = 65536, .version = 2 },
-};
-
-static char path[512];
+static struct mem_image image, data_image;
+static char base_dir[300]; /* where images find their backing file: base */
 static struct loop *loop;
+static bool strict; /* the image is good: nothing may surprise */
+static bool data_file;
+static bool verbose; /* FUZZ_VERBOSE: says what is done, and what checks find */
+
+#define must(cond) ((cond) ? (void)0 : broken(#cond, __LINE__))
+
+static void broken(const char *what, int line)
+{
+	fprintf(stderr, "fuzz_qcow2.c:%d: not so: %s\n", line, what);
+	abort();
+}
+
+static char *in_dir(const char *name)
+{
+	static char path[350];
+
+	snprintf(path, sizeof(path), "%s/%s", base_dir, name);
+	return path;
+}
+
+static void clean_up(void)
+{
+	unlink(in_dir("base"));
+	rmdir(base_dir);
+}
 
 static void setup(void)
 {
 	const char *tmp = getenv("TMPDIR");
+	int fd;
 
 	if (loop)
 		return;
 	log_level_set(LOG_ERROR);
-	snprintf(path, sizeof(path), "%s/fuzz-qcow2-%d.img", tmp ? tmp : "/tmp", (int)getpid());
+	verbose = getenv("FUZZ_VERBOSE");
+	image.limit = data_image.limit = FILE_MAX;
+	snprintf(base_dir, sizeof(base_dir), "%s/fuzz-qcow2-XXXXXX", tmp ? tmp : "/tmp");
+	if (!mkdtemp(base_dir))
+		abort();
+	fd = open(in_dir("base"), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	for (unsigned i = 0; i < BASE / sizeof(base_dir); i++)
+		if (write(fd, base_dir, sizeof(base_dir)) != sizeof(base_dir))
+			abort();
+	close(fd);
+	atexit(clean_up);
 	if (loop_new(LOOP_AIO_AUTO, &loop) != 0)
 		abort();
 }
 
-struct creation {
-	struct file *file;
-	const struct qcow2_create_opts *opts;
-};
-
-static int create_fiber(void *arg)
+static struct file *memory(struct mem_image *m, uint64_t seed)
 {
-	struct creation *c = arg;
+	struct file *f;
 
-	return qcow2_create(c->file, c->opts, NULL);
+	if (memfile_open(loop, m, seed, &f) != 0)
+		abort();
+	return f;
 }
 
-/* Reads and writes here and there; whatever fails, fails. */
-static int use_fiber(void *arg)
-{
-	static uint8_t buf[16 * 1024];
-	struct disk *d = arg;
-	uint64_t size = disk_size(d);
-	unsigned failed = 0;
+/* ---- what can be done; each in a fiber, arg 0 to 15 ---- */
 
-	for (unsigned i = 0; i < 24; i++) {
-		uint64_t off = i < 8 ? i * 5000 : size / 16 * (i - 8);
-		uint64_t len = 512 << i % 5;
+static uint8_t buf[64 * KiB], got[64 * KiB];
+
+static void write_some(struct disk *d, uint64_t off, uint64_t len, unsigned flags)
+{
+	memset(buf, (int)(off / 512 * 7 + len + flags), len);
+	if (disk_pwrite(d, buf, len, off, flags) != 0 || !strict)
+		return;
+	must(disk_pread(d, got, len, off) == 0);
+	must(!memcmp(buf, got, len));
+}
+
+static void rw(struct disk *d, unsigned arg)
+{
+	uint64_t size = disk_size(d);
+
+	for (unsigned i = 0; i < 12; i++) {
+		uint64_t off = i < 6 ? (i + arg) * 5000 : size / 16 * (i + arg - 6);
+		uint64_t len = 512ULL << (i + arg) % 6;
 
 		if (off >= size || len > size - off)
 			continue;
-		memset(buf, (int)i, len);
-		if (i % 3 == 0)
-			failed += disk_pread(d, buf, len, off) != 0;
+		if ((i + arg) % 3)
+			write_some(d, off, len, i % 4 ? 0 : BLK_FUA);
 		else
-			failed += disk_pwrite(d, buf, len, off, 0) != 0;
-		if (i % 10 == 9)
-			failed += disk_flush(d) != 0;
+			(void)!disk_pread(d, got, len, off);
 	}
-	return (int)failed;
+	(void)!disk_flush(d);
 }
 
-static void use(void)
+static void zero(struct disk *d, unsigned arg)
 {
-	struct disk_opts o = { .path = path, .format = "qcow2", .cache = CACHE_WRITEBACK };
+	uint64_t size = disk_size(d), off = round_down(size / 16 * arg, SECTOR);
+	uint64_t len = min_u64(MiB >> arg % 8, size - off);
+
+	if (arg % 4 == 0)
+		(void)!disk_discard(d, len, off);
+	else
+		(void)!disk_zeroes(d, len, off, arg % 2 ? BLK_UNMAP : 0);
+}
+
+static void compress(struct disk *d, unsigned arg)
+{
+	uint64_t cluster = disk_cluster_size(d), size = disk_size(d);
+
+	for (unsigned i = 0; i < 4; i++) {
+		uint64_t off = cluster * (arg * 2 + i);
+
+		if (cluster <= sizeof(buf) && off < size)
+			write_some(d, off, min_u64(cluster, size - off), BLK_COMPRESSED);
+	}
+}
+
+static void snapshot(struct disk *d, unsigned arg)
+{
+	static const char *const names[] = { "a", "b", "c", "1" };
+	struct why why = { "" };
+
+	(void)!disk_snapshot_change(d, (enum snapshot_op)(arg % 3), names[arg / 4], &why);
+}
+
+static void resize(struct disk *d, unsigned arg)
+{
+	static const uint64_t to[] = { 0, SECTOR, 3 * SECTOR, 4096, 65 * KiB, MiB, 3 * MiB,
+		5 * MiB };
+	struct why why = { "" };
+	uint64_t size = arg < 8 ? to[arg] : disk_size(d) + to[arg % 8];
+
+	(void)!disk_resize(d, size, arg % 5 ? PREALLOC_OFF : PREALLOC_METADATA, &why);
+}
+
+static void amend(struct disk *d, unsigned arg)
+{
+	struct why why = { "" };
+	const struct disk_amend a = { .version = arg & 1 ? 2 + arg / 8 : 0,
+		.set_lazy = arg & 2,
+		.lazy = arg & 4 };
+
+	(void)!disk_amend(d, &a, &why);
+}
+
+static void map(struct disk *d, unsigned arg)
+{
+	uint64_t off = 0, size = disk_size(d);
+	struct extent e;
+
+	for (unsigned i = 0; i < EXTENTS && off < size; i++, off += e.len)
+		if ((arg % 2 ? disk_map : disk_extent)(d, off, size - off, &e) != 0)
+			return;
+}
+
+static void backing(struct disk *d, unsigned arg)
+{
+	struct why why = { "" };
+
+	(void)!disk_set_backing(d, arg % 2 ? "base" : "", arg % 2 ? "raw" : "", &why);
+}
+
+static void empty(struct disk *d, unsigned arg)
+{
+	(void)!disk_make_empty(d);
+}
+
+static void (*const steps[])(struct disk *d, unsigned arg) = { rw, zero, compress, snapshot, resize,
+	amend, map, backing, empty, rw, snapshot, rw };
+
+struct step {
+	struct disk *d;
+	unsigned what, arg;
+};
+
+static int step_fiber(void *arg)
+{
+	const struct step *s = arg;
+
+	if (verbose)
+		fprintf(stderr, "step %u, %u%s\n", s->what, s->arg, strict ? ", strict" : "");
+	steps[s->what](s->d, s->arg);
+	return 0;
+}
+
+/* ---- the image from outside ---- */
+
+static struct disk *open_image(unsigned how)
+{
+	struct disk_opts o = { .path = in_dir("image"),
+		.format = "qcow2",
+		.cache = how & 1 ? CACHE_WRITETHROUGH : CACHE_WRITEBACK,
+		.readonly = how & 2,
+		.unmap = how & 4,
+		.quiet = true,
+		.l2_cache_bytes = how & 8 ? 1 : 0,
+		.overlap = how & 8 ? OVERLAP_GIVEN | OVERLAP_ALL : 0 };
 	struct why why = { "" };
 	struct disk *d;
 
-	if (disk_open(loop, &o, &d, &why) != 0)
-		return;
-	(void)fiber_run(loop, use_fiber, d);
-	if (disk_close(d, &why) != 0)
-		return;
-	/* What we left behind opens again, or says why not. */
-	if (disk_open(loop, &o, &d, &why) == 0 && disk_close(d, &why) != 0)
-		return;
+	/* No name that an image gives is opened for writing. */
+	o.data_file = data_file ? memory(&data_image, how & 8) : NULL;
+	return disk_open_file(memory(&image, how & 8), &o, &d, &why) == 0 ? d : NULL;
 }
 
 struct checking {
@@ -105,21 +242,78 @@ static int check_fiber(void *arg)
 	return qcow2_check(c->file, c->fix, &c->res, NULL);
 }
 
+static void print(void *arg, const char *line)
+{
+	if (verbose)
+		fprintf(stderr, "%s\n", line);
+}
+
 /* Whether the check ran. */
 static bool check(unsigned fix, struct qcow2_check *res)
 {
-	struct checking c = { .fix = fix };
-	int err = file_open(loop, path, FILE_RDWR, &c.file, NULL);
+	struct checking c = { .file = memory(&image, 0), .fix = fix, .res.report = print };
+	int err = fiber_run(loop, check_fiber, &c);
 
-	if (err)
-		return false;
-	err = fiber_run(loop, check_fiber, &c);
 	file_close(c.file);
 	*res = c.res;
 	return !err;
 }
 
-static void repair(void)
+static int read_snapshot_fiber(void *arg)
+{
+	struct step *s = arg;
+	struct why why = { "" };
+	struct disk_snapshot snap;
+
+	if (disk_snapshot_get(s->d, s->arg % 3, &snap) &&
+		disk_snapshot_load(s->d, snap.id, NULL, &why) == 0)
+		rw(s->d, s->arg);
+	return 0;
+}
+
+static void read_snapshot(unsigned arg)
+{
+	struct step s = { open_image(2), 0, arg };
+	struct why why = { "" };
+
+	if (!s.d)
+		return;
+	(void)!fiber_run(loop, read_snapshot_fiber, &s);
+	(void)!disk_close(s.d, &why);
+}
+
+static void use(const uint8_t *plan)
+{
+	struct why why = { "" };
+	struct disk *d = open_image(plan[0] & 15);
+	struct qcow2_check res;
+	int err;
+
+	for (unsigned i = 1; i < PLAN && d; i++) {
+		struct step s = { d, plan[i] & 15, plan[i] >> 4 };
+
+		if (s.what < ARRAY_SIZE(steps)) {
+			(void)!fiber_run(loop, step_fiber, &s);
+			continue;
+		}
+		err = disk_close(d, &why);
+		if (s.what == 12)
+			read_snapshot(s.arg);
+		else if (s.what == 13 && !strict)
+			(void)!check(s.arg & (QCOW2_FIX_LEAKS | QCOW2_FIX_ERRORS), &res);
+		d = err ? NULL : open_image(s.arg);
+	}
+	if (d && disk_close(d, &why) == 0 && strict) {
+		/*
+		 * What failed may have left leaks, and of two guest clusters that shared one of the
+		 * host, by what the repair had to go by, the last does not know that it is.
+		 */
+		must(check(0, &res));
+		must(res.corruptions == res.missing_flags && !res.check_errors);
+	}
+}
+
+static void repair(const uint8_t *plan)
 {
 	struct qcow2_check first, again;
 
@@ -127,54 +321,89 @@ static void repair(void)
 		return;
 	if (first.corruptions || first.check_errors || first.leaks)
 		return;
-	if (!check(0, &again) || again.corruptions || again.leaks || again.check_errors) {
-		fprintf(stderr, "repaired, and yet: %llu errors, %llu leaks\n",
-			(unsigned long long)again.corruptions, (unsigned long long)again.leaks);
-		abort();
-	}
-	use();
+	must(check(0, &again));
+	must(!again.corruptions && !again.leaks && !again.check_errors);
+	strict = true;
+	use(plan);
+	strict = false;
+}
+
+/* ---- the seeds ---- */
+
+static const struct {
+	struct qcow2_create_opts o;
+	uint8_t plan[PLAN]; /* how it is made, and what is done with it */
+} seeds[] = {
+	{ { .size = MiB, .cluster_size = 512 }, { 0, 0, 0x10, 2, 6 } },
+	{ { .size = MiB, .cluster_size = 4096, .refcount_bits = 1 }, { 1, 0, 1, 0x52, 4 } },
+	{ { .size = 8 * MiB, .cluster_size = 512, .refcount_bits = 64, .lazy_refcounts = true },
+		{ 4, 0, 0x11, 0x20, 0x44, 0x95 } },
+	{ { .size = MiB, .version = 2 }, { 0, 0, 3, 0x35, 0x10 } },
+	{ { .size = MiB, .cluster_size = 512, .version = 2 },
+		{ 8, 0, 3, 0x10, 0x43, 0x20, 12 } },
+	{ { .size = 2 * MiB, .cluster_size = 1024, .refcount_bits = 8 },
+		{ 12, 0, 3, 0x10, 0x43, 2, 0x23, 0x20, 12, 0x64 } },
+	{ { .size = MiB, .cluster_size = 16384, .extended_l2 = true },
+		{ 4, 0, 1, 0x10, 0x21, 6 } },
+	{ { .size = 600 * KiB,
+		  .cluster_size = 1024,
+		  .backing_file = "base",
+		  .backing_format = "raw" },
+		{ 0, 0, 0x16, 1, 0x30, 8, 0x16 } },
+	{ { .size = 256 * KiB, .cluster_size = 4096, .zstd = true },
+		{ 8, 2, 0x22, 0, 0x42, 0x16 } },
+	{ { .size = MiB, .cluster_size = 2048, .data_file = "data", .data_file_raw = true },
+		{ 0, 0, 1, 0x10, 0x64 } },
+	{ { .size = 64 * MiB, .cluster_size = 512, .refcount_bits = 4 },
+		{ 0, 0, 0x74, 0x54, 0x20 } },
+};
+
+struct creation {
+	struct file *file;
+	const struct qcow2_create_opts *opts;
+};
+
+static int create_fiber(void *arg)
+{
+	struct creation *c = arg;
+
+	return qcow2_create(c->file, c->opts, NULL);
 }
 
 size_t fuzz_seed(uint8_t *data, size_t size, unsigned n)
 {
 	struct creation c;
-	ssize_t got;
-	int fd;
+	size_t len;
 
 	setup();
-	if (n >= ARRAY_SIZE(shapes))
+	if (n >= ARRAY_SIZE(seeds))
 		return 0;
-	c.opts = &shapes[n];
-	if (file_open(loop, path, FILE_RDWR | FILE_CREATE, &c.file, NULL) != 0)
-		abort();
+	mem_reset(&image, NULL);
+	mem_reset(&data_image, NULL);
+	c.file = memory(&image, 0);
+	c.opts = &seeds[n].o;
 	if (fiber_run(loop, create_fiber, &c) != 0)
 		abort();
 	file_close(c.file);
-	use();
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	got = fd < 0 ? -1 : read(fd, data, size);
-	if (got <= 0)
-		abort();
-	close(fd);
-	return (size_t)got;
+	data_file = c.opts->data_file != NULL;
+	use(seeds[n].plan);
+	len = min_u64(image.size, size - PLAN);
+	mem_read(&image, data, len, 0);
+	memcpy(data + len, seeds[n].plan, PLAN);
+	return len + PLAN;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	unsigned sum = 0;
-	int fd;
-
 	setup();
-	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0 || write(fd, data, size) != (ssize_t)size)
-		abort();
-	close(fd);
-	/* Half of the images are repaired as they are, half after they were used. */
-	for (size_t i = 0; i < size; i++)
-		sum += data[i];
-	if (sum % 2)
-		use();
-	repair();
-	unlink(path);
+	if (size < PLAN)
+		return 0;
+	size -= PLAN;
+	mem_reset(&image, NULL);
+	mem_reset(&data_image, NULL);
+	mem_write(&image, data, size, 0, true);
+	data_file = size > 80 && data[7] >= 3 && (data[79] & QCOW2_INCOMPAT_DATA_FILE);
+	use(data + size);
+	repair(data + size);
 	return 0;
 }

@@ -363,6 +363,51 @@ START_TEST(unknown_extra_data_stays_and_too_much_is_refused)
 }
 END_TEST
 
+static int load_one_fiber(void *arg)
+{
+	return disk_snapshot_load(arg, NULL, "one", NULL);
+}
+
+static int apply_one_fiber(void *arg)
+{
+	return disk_snapshot_change(arg, SNAPSHOT_APPLY, "one", NULL);
+}
+
+START_TEST(one_of_a_disk_that_no_image_can_have_is_refused)
+{
+	static const uint64_t sizes[] = {1ULL << 50, INT64_MAX, 1ULL << 63, UINT64_MAX};
+	struct qcow2_create_opts o = {.size = SIZE, .cluster_size = 512};
+	be64_t size = be64_make(sizes[_i]);
+	struct qcow2_disk_header h;
+	char path[512];
+	struct loop *l;
+	struct disk *d;
+	int fd;
+
+	strcpy(path, image_path("large.qcow2"));
+	ck_assert_int_eq(loop_new(LOOP_AIO_AUTO, &l), 0);
+	image_create_qcow2(l, path, &o);
+	d = open_disk(l, path, false);
+	ck_assert_int_eq(fiber_run(l, create_fiber, d), 0);
+	ck_assert_int_eq(disk_close(d, NULL), 0);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	ck_assert_int_eq(pread(fd, &h, sizeof(h), 0), sizeof(h));
+	pwrite_all(fd, &size, sizeof(size), be64_get(h.snapshots_offset) + 40 + 8);
+	close(fd);
+
+	d = open_disk(l, path, true);
+	ck_assert_int_eq(fiber_run(l, load_one_fiber, d), -EFBIG);
+	ck_assert_uint_eq(disk_size(d), SIZE);
+	ck_assert_int_eq(disk_close(d, NULL), 0);
+	d = open_disk(l, path, false);
+	ck_assert_int_eq(fiber_run(l, apply_one_fiber, d), -EFBIG);
+	ck_assert_int_eq(disk_close(d, NULL), 0);
+	is_clean(l, path);
+	loop_free(l);
+	unlink(path);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("qcow2_snapshot");
@@ -375,6 +420,7 @@ int main(void)
 	tcase_add_test(t, what_a_count_cannot_hold_changes_nothing);
 	tcase_add_loop_test(t, few_flushes_however_large_the_image, 0, 2);
 	tcase_add_test(t, unknown_extra_data_stays_and_too_much_is_refused);
+	tcase_add_loop_test(t, one_of_a_disk_that_no_image_can_have_is_refused, 0, 4);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);
