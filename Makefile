@@ -208,7 +208,7 @@ check-vm: all $(HELPERS)
 # Stock Debian kernels as guests, and an install of Debian, on an emulated AMD-V host where there is
 # no real one: that takes half an hour, the install most of it.  LAB names single tests.
 check-lab: all
-	$(Q)LAB=$${LAB:-all} LAB_TIMEOUT=3000 TEST_TIMEOUT=6100 tests/run.sh $(RUN_lab)
+	$(Q)LAB=$${LAB:-all} LAB_TIMEOUT=6000 TEST_TIMEOUT=12100 tests/run.sh $(RUN_lab)
 check-fuzz:
 	$(Q)$(MAKE) --no-print-directory SAN=1 fuzzers
 	$(Q)tests/run.sh $(RUN_fuzz)

@@ -25,7 +25,7 @@ start() {
 	from=$(date +%s)
 	rm -f "$work/serial" "$work/stats"
 	./sluice run -serial "file:$work/serial" -stats "$work/stats" \
-		-timeout "${seconds:-100}" "$@" 2>"$work/err"
+		-timeout "${seconds:-600}" "$@" 2>"$work/err"
 	status=$?
 	tr -d '\r' <"$work/serial" >"$work/log"
 	sed -n "s/^\(ok\|FAIL\|skip\) /\1 $test: /p" "$work/log"
@@ -154,6 +154,41 @@ test_ide() {
 	check "TRIM reached the image" test "$(stat_of 1 discards)" -gt 0
 }
 
+# fio on each bus.
+test_fio() {
+	if [ ! -s fio.raw ]; then
+		echo "skip $test: no fio"
+		return
+	fi
+	qcow2 "$work/v" 32M
+	raw "$work/i" 32M
+	boot fio.sh -drive "file=$work/v,format=qcow2" \
+		-drive "file=fio.raw,format=raw,readonly=on" -drive "if=ide,file=$work/i,format=raw"
+	check "the image is whole" ./sluice img check -q "$work/v"
+}
+
+# The monitor switches the cache off while the guest's kernel thinks that it is on.
+test_monitor() {
+	if ! command -v perl >/dev/null; then
+		echo "skip $test: no perl"
+		return
+	fi
+	qcow2 "$work/d" 16M
+	: >"$work/serial"
+	perl ./qmp.pl "$work/mon" "$work/serial" >"$work/said" 2>&1 &
+	boot monitor.sh -drive "if=ide,file=$work/d,format=qcow2" -monitor "unix:$work/mon"
+	wait
+	sed 's/^/    /' "$work/said"
+	check "before: on since power-on, and some data is not safe" \
+		said before 'true.*"by": *"power-on".*"unstable-bytes": *[1-9]'
+	check "after: off, by the monitor, all is safe" \
+		said after 'false.*"by": *"monitor".*"unstable-bytes": *0'
+	check "then: on again, by the guest" said "then" 'true.*"by": *"guest"'
+	n=$(stat_of 0 host_fdatasyncs)
+	check "30 writes were made durable one by one" between 30 "$n" 45
+}
+said() { grep -q "^$1 .*\"enable\": *$2" "$work/said"; }
+
 # SQLite on ext4, recorded: without the fsyncs that it needs, with them, and in two ways in between.
 # lab.sh judges the logs.
 story() {
@@ -221,7 +256,7 @@ test_debian() {
 	for kind in virtio:qcow2 ide:raw virtio:raw ide:qcow2; do
 		bus=${kind%:*} format=${kind#*:}
 		./sluice img convert -f qcow2 -O "$format" "$image" images/disk
-		seconds=400 start -m 256M -drive "if=$bus,file=images/disk,format=$format"
+		seconds=1500 start -m 256M -drive "if=$bus,file=images/disk,format=$format"
 		./sluice img convert -f "$format" -O raw images/disk images/after
 		check "$bus, $format: the file system was closed and is whole" \
 			fsck images/after
@@ -238,7 +273,7 @@ fsck() {
 few="machine ide cache files odd legacy ide_qcow2 story"
 list=${1:-$few}
 [ "$list" = all ] && list="$few story_more large entry32 pvh virtio_raw virtio_qcow2 ide_raw cd
-	bootlog debian"
+	bootlog fio monitor debian"
 for test in $(echo "$list" | tr ',' ' '); do
 	extra=
 	"test_$test"

@@ -148,6 +148,14 @@ make_disc() {
 		-boot-load-size 4 -boot-info-table "$tmp/root" >"$tmp/log" 2>&1
 }
 
+# fio with its many libraries, and a file system around it, which a guest mounts.
+make_fio() {
+	wants fio && command -v fio >/dev/null || return 0
+	mkdir -p "$tmp/fio/dev" "$tmp/fio/proc" "$tmp/fio/tmp"
+	put "$tmp/fio" "$(command -v fio)"
+	mke2fs -q -F -t ext4 -O ^has_journal -d "$tmp/fio" "$tmp/fio.raw" 128M >"$tmp/log" 2>&1
+}
+
 # A shop's database on ext4, for the power cuts.
 make_story() {
 	command -v sqlite3 >/dev/null && command -v debugfs >/dev/null || return
@@ -196,9 +204,9 @@ direct() {
 # make_lab DIR: what host.sh finds around it, but for the program under test.
 make_lab() {
 	mkdir -p "$1"
-	cp tests/lab/host.sh "$tmp/guest.gz" "$lab/vmlinux" "$1/"
+	cp tests/lab/host.sh tests/lab/qmp.pl "$tmp/guest.gz" "$lab/vmlinux" "$1/"
 	cp "$vmlinuz" "$1/vmlinuz"
-	for f in system.raw system.iso story.raw; do
+	for f in system.raw system.iso story.raw fio.raw; do
 		[ ! -e "$tmp/$f" ] || cp "$tmp/$f" "$1/"
 	done
 }
@@ -244,6 +252,11 @@ run_emulated() {
 		mkdir -p "$h/usr/share/qemu"
 		cp /usr/share/qemu/*boot_dma.bin /usr/share/qemu/kvmvapic.bin "$h/usr/share/qemu/"
 	fi
+	if wants monitor; then
+		put "$h" "$(command -v perl)"
+		mkdir -p "$h/usr/lib/x86_64-linux-gnu"
+		cp -r /usr/lib/x86_64-linux-gnu/perl-base "$h/usr/lib/x86_64-linux-gnu/"
+	fi
 	mkdir -p "$h/usr/share/seabios"
 	cp /usr/share/seabios/bios*.bin "$h/usr/share/seabios/" 2>/dev/null
 	mke2fs -q -F -t ext4 -O ^has_journal -m 0 -d "$h" "$tmp/host.img" "${size}M" \
@@ -280,6 +293,7 @@ unpack_kernel
 make_guest
 make_system
 make_disc
+make_fio
 make_debian
 make_story
 if direct; then
