@@ -37,6 +37,8 @@ int img_usage(const struct img_cmd *cmd, const char *fmt, ...) printf_like(2, 3)
  * line is a hint and stands on lines of its own.
  */
 void img_say_why(const char *who, const struct why *why, int err);
+/* The same of an image that could not be opened. */
+void img_say_open(const char *name, const struct why *why, int err);
 
 /* A size as qemu-img reads it: 1.5G, 4096, 0x1000, suffixes b k K M G T P E.  0, -EINVAL, -ERANGE.
  */

@@ -157,7 +157,7 @@ static int open_top(struct command *c, struct loop *l)
 	int err = disk_open(l, &o, &c->d, &why);
 
 	if (err)
-		log_error("Could not open '%s': %s", c->src.name, why_text(&why, err));
+		img_say_open(c->src.name, &why, err);
 	return err;
 }
 

@@ -32,6 +32,14 @@ void img_say_why(const char *who, const struct why *why, int err)
 	fputc('\n', stderr);
 }
 
+void img_say_open(const char *name, const struct why *why, int err)
+{
+	char who[1100];
+
+	snprintf(who, sizeof(who), "Could not open '%.1000s'", name);
+	img_say_why(who, why, err);
+}
+
 /* The multiplier that a suffix stands for; 0: no such suffix. */
 static uint64_t suffix_bytes(const char *s)
 {

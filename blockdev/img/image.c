@@ -105,7 +105,7 @@ static int open_image(struct img_file *im, const struct disk_opts *o, const char
 	if (!err)
 		err = open_named(im, &n, name, &why);
 	if (err && why.text[0])
-		log_error("Could not open '%s': %s", name, why.text);
+		img_say_open(name, &why, err);
 	else if (err) /* the format's word, and the file's below it */
 		log_error("Could not open '%s': Could not open '%s': %s", name, name,
 			strerror(-err));

@@ -400,7 +400,7 @@ static int look_at(const struct options *o, const char *name, bool image_opts, c
 	j.file = im.file;
 	err = fiber_run(im.loop, run_info, &j);
 	if (err)
-		log_error("Could not open '%s': %s", info->filename, why_text(&j.why, err));
+		img_say_open(info->filename, &j.why, err);
 	img_close(&im);
 	return err;
 }

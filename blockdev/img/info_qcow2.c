@@ -20,7 +20,9 @@ static int read_string(struct file *f, uint64_t off, uint32_t bytes, char *out, 
 	return file_pread(f, out, n, off);
 }
 
-static int read_snapshot(struct file *f, uint64_t *at, struct snapshot_info *s)
+/* Entry i, at *at; *at moves on to the next. */
+static int read_snapshot(
+	struct file *f, uint32_t i, uint64_t *at, struct snapshot_info *s, struct why *why)
 {
 	struct qcow2_disk_snapshot d;
 	be64_t extra[3] = {0}; /* VM state, disk size, instruction count */
@@ -31,7 +33,9 @@ static int read_snapshot(struct file *f, uint64_t *at, struct snapshot_info *s)
 	if (err)
 		return err;
 	n = be32_get(d.extra_bytes);
-	err = file_pread(f, extra, min_u64(n, sizeof(extra)), *at + sizeof(d));
+	err = qcow2_snapshot_extra_check(n, i, why);
+	if (!err)
+		err = file_pread(f, extra, min_u64(n, sizeof(extra)), *at + sizeof(d));
 	if (err)
 		return err;
 	s->sec = be32_get(d.sec);
@@ -56,17 +60,14 @@ static int read_snapshots(struct file *f, struct image_info *info, struct why *w
 
 	if (!info->h.nb_snapshots)
 		return 0;
-	/* Each entry has at least its fixed part in the file. */
-	if (!range_within(
-		    at, info->h.nb_snapshots * sizeof(struct qcow2_disk_snapshot), file_size(f)))
-		return why_set(why, -EINVAL, "Failed to read snapshot table");
 	info->snapshots = calloc(info->h.nb_snapshots, sizeof(*info->snapshots));
 	if (!info->snapshots)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < info->h.nb_snapshots && !err; i++) {
-		err = read_snapshot(f, &at, &info->snapshots[i]);
-		if (at - info->h.snapshots_offset > QCOW2_SNAPSHOTS_BYTES_MAX)
-			return why_set(why, -EFBIG, "Snapshot table is too big");
+		err = read_snapshot(f, i, &at, &info->snapshots[i], why);
+		if (!err)
+			err = qcow2_snapshots_bytes_check(at - info->h.snapshots_offset,
+				info->h.nb_snapshots - i, why);
 	}
 	return err;
 }

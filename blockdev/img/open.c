@@ -68,7 +68,7 @@ int img_disk_open(struct loop *l, const struct img_source *s, struct disk **out)
 		return 0;
 	}
 	if (why.text[0])
-		log_error("Could not open '%s': %s", s->name, why.text);
+		img_say_open(s->name, &why, err);
 	else
 		log_error("Could not open '%s': Could not open '%s': %s", s->name, s->name,
 			strerror(-err));

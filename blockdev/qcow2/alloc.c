@@ -131,11 +131,11 @@ static int reserve(struct qcow2 *q, uint64_t want)
 	err = reserve_hole(q, step);
 	if (err || q->reserved > before)
 		return err;
-	if (q->n_runs == RUNS_MAX)
+	if (q->n_runs + REFS_GROW_RUNS > RUNS_MAX)
 		return 0;
-	err = qcow2_refs_grow(q, max_u64(step, want));
+	err = qcow2_refs_grow(q, max_u64(step, want), false);
 	if (err == -ENOSPC || err == -EFBIG) /* not in large steps, then */
-		err = qcow2_refs_grow(q, want);
+		err = qcow2_refs_grow(q, want, false);
 	return err;
 }
 
@@ -205,7 +205,7 @@ int qcow2_alloc_table(struct qcow2 *q, uint64_t n, struct run *out)
 		return -EBUSY;
 	err = qcow2_mark_dirty(q);
 	if (!err)
-		err = qcow2_refs_grow(q, n);
+		err = qcow2_refs_grow(q, n, true);
 	if (!err && !take_whole(q, n, out))
 		err = -EFBIG; /* more than refcounts can be made for at once */
 	return err;
@@ -236,6 +236,22 @@ static void drop_tail(struct qcow2 *q)
 		q->runs[i] = q->runs[--q->n_runs];
 		i = UINT32_MAX; /* look at all again */
 	}
+}
+
+/* The same, with the blocks that stand between the runs; durable. */
+static int drop_end(struct qcow2 *q)
+{
+	bool dropped;
+	int err;
+
+	do {
+		drop_tail(q);
+		err = qcow2_refs_drop_last(q, &dropped);
+	} while (!err && dropped);
+	if (err || !q->reftable.n_dirty)
+		return err;
+	err = qcow2_reftable_write(q);
+	return err ? err : sync_to(&q->fmt.sync, q->fmt.sync.writes);
 }
 
 /* Clusters at the end of the file that nobody uses; the runs have been given back. */
@@ -282,7 +298,7 @@ int qcow2_alloc_close(struct qcow2 *q)
 	if (!err)
 		err = qcow2_reftable_write(q);
 	if (!err && q->n_runs)
-		drop_tail(q);
+		err = drop_end(q);
 	if (!err && q->trim)
 		err = qcow2_refs_trim(q);
 	if (!err && q->trim)

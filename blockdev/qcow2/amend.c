@@ -3,11 +3,12 @@
  * amend.c - another version or other features for an image that is there.
  *
  * Version 2 knows no zero clusters: before the header says 2, they become holes, or zeros
- * written as data where a hole would show a backing file.  The header is replaced in one step
+ * written as data where a hole would show a backing file.  Version 3 wants more in a snapshot's
+ * entry: the table is written anew.  The header is replaced in one step
  * (header_rewrite.c), after all that it relies on is durable.
  */
 #include <string.h>
-#include "blockdev/qcow2/qcow2.h"
+#include "blockdev/qcow2/snapshot.h"
 
 /* Zero clusters in [off, off + m->len), which map alike. */
 static int expand_piece(struct qcow2 *q, uint64_t off, const struct mapping *m)
@@ -57,6 +58,41 @@ static int replace(struct qcow2 *q, const struct qcow2_header *h, struct why *wh
 
 	fiber_lock(&q->table_lock);
 	err = qcow2_header_replace(q, h, why);
+	fiber_unlock(&q->table_lock);
+	return err;
+}
+
+/* Version 3 wants an entry's extra data, which version 2 may lack. */
+static bool table_is_brief(const struct qcow2 *q)
+{
+	for (uint32_t i = 0; i < q->n_snapshots; i++)
+		if (q->snapshots[i].extra_bytes < SNAPSHOT_EXTRA)
+			return true;
+	return false;
+}
+
+/* The header becomes *h, of version 3, and names a new snapshot table at once. */
+static int replace_both(struct qcow2 *q, struct qcow2_header *h, struct why *why)
+{
+	struct run old = {.first = q->h.snapshots_offset >> q->h.cluster_bits,
+		.n = div_round_up(q->snapshots_bytes, q->h.cluster_size)}, new;
+	int err;
+
+	fiber_lock(&q->table_lock);
+	err = snapshot_table_write(q, &new);
+	if (!err)
+		err = sync_to(&q->fmt.sync, q->fmt.sync.writes);
+	if (!err) {
+		h->snapshots_offset = new.first << q->h.cluster_bits;
+		err = qcow2_header_replace(q, h, why);
+	}
+	if (!err) {
+		q->snapshots_bytes = snapshot_table_bytes(q);
+		err = tree_drop_clusters(q, old.first, old.n);
+	} else if (new.n) {
+		new.fresh = false;
+		qcow2_alloc_add(q, &new);
+	}
 	fiber_unlock(&q->table_lock);
 	return err;
 }
@@ -134,7 +170,9 @@ int qcow2_amend(struct format *fmt, const struct disk_amend *a, struct why *why)
 	if (err)
 		return err;
 	amend_header(&h, a);
-	if (memcmp(&h, &q->h, sizeof(h)) != 0)
+	if (h.version > q->h.version && table_is_brief(q))
+		err = replace_both(q, &h, why);
+	else if (memcmp(&h, &q->h, sizeof(h)) != 0)
 		err = replace(q, &h, why);
 	q->raw_data = q->external && (q->h.autoclear & QCOW2_AUTOCLEAR_DATA_RAW);
 	/* A session that began with one way of counting ends with it: lazy is for the next. */

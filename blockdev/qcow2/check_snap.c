@@ -16,7 +16,6 @@
 #include "blockdev/qcow2/check.h"
 
 #define NAME_SHOWN  128	 /* bytes of a snapshot's name in a message */
-#define EXTRA_MAX   1024 /* bytes of extra data that programs keep */
 #define EXTRA_KNOWN 24	 /* those that have a meaning */
 #define EXTRA_V3    16	 /* those that version 3 must have */
 #define STRINGS_MAX (2u * UINT16_MAX)
@@ -55,7 +54,7 @@ static int read_entry(struct chk *c, uint64_t at, uint32_t i, struct snap *s)
 		.extra_kept = be32_get(d.extra_bytes),
 		.id_bytes = be16_get(d.id_bytes),
 		.name_bytes = be16_get(d.name_bytes)};
-	if (s->extra <= EXTRA_MAX)
+	if (s->extra <= QCOW2_SNAPSHOT_EXTRA_MAX)
 		return 0;
 	if (!fixing(c)) {
 		chk_error(c, "ERROR failed to read the snapshot table: Too much extra metadata in "
@@ -65,9 +64,9 @@ static int read_entry(struct chk *c, uint64_t at, uint32_t i, struct snap *s)
 	}
 	chk_say(c,
 		"Discarding too much extra metadata in snapshot table entry %" PRIu32 " (%" PRIu32
-		" > %u)", i, s->extra, EXTRA_MAX);
+		" > %u)", i, s->extra, QCOW2_SNAPSHOT_EXTRA_MAX);
 	c->snaps.corruptions++;
-	s->extra_kept = EXTRA_MAX;
+	s->extra_kept = QCOW2_SNAPSHOT_EXTRA_MAX;
 	return 0;
 }
 
@@ -316,7 +315,8 @@ static int out_entry(struct table_out *o, const struct snap *s)
 static int write_table(struct chk *c)
 {
 	struct table_out o = {.c = c, .at = c->snaps.new_first << c->h.cluster_bits};
-	uint64_t room = sizeof(struct qcow2_disk_snapshot) + EXTRA_MAX + STRINGS_MAX + 8;
+	uint64_t room = sizeof(struct qcow2_disk_snapshot) + QCOW2_SNAPSHOT_EXTRA_MAX +
+			STRINGS_MAX + 8;
 	int err = 0;
 
 	o.buf = file_buf(WRITE_BYTES);

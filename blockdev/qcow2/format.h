@@ -89,6 +89,12 @@ struct qcow2_disk_snapshot {
 };
 static_assert(sizeof(struct qcow2_disk_snapshot) == 40, "qcow2 spec: snapshot table entry");
 
+/* What a program loads, in the peer's words if it is more: 0, or -EFBIG. */
+#define QCOW2_SNAPSHOT_EXTRA_MAX 1024u /* bytes of an entry's extra data */
+must_check int qcow2_snapshot_extra_check(uint32_t bytes, uint32_t i, struct why *why);
+/* The table up to here takes so many bytes; left: entries from the last of them on. */
+must_check int qcow2_snapshots_bytes_check(uint64_t bytes, uint32_t left, struct why *why);
+
 /* Entry of the bitmap directory; then extra data, name, padding to 8 bytes. */
 struct qcow2_disk_bitmap {
 	be64_t table_offset;

@@ -315,9 +315,17 @@ enum ref_state { REF_FREE, REF_USED, REF_NO_BLOCK };
 must_check int qcow2_refs_state(struct qcow2 *q, uint64_t first, enum ref_state *st, uint64_t *run);
 /*
  * In a fiber, after qcow2_mark_dirty(): grows the file at q->end by about want clusters, counts
- * them all, and adds them as a run; makes refcount blocks and a larger refcount table as needed.
+ * them all, and adds them as runs, or with whole as one; makes refcount blocks and a larger
+ * refcount table as needed.
  */
-must_check int qcow2_refs_grow(struct qcow2 *q, uint64_t want);
+#define REFBLOCKS_GROW_MAX 16		  /* made in one step */
+#define REFS_GROW_RUNS (REFBLOCKS_GROW_MAX + 2) /* at most added */
+must_check int qcow2_refs_grow(struct qcow2 *q, uint64_t want, bool whole);
+/*
+ * In a fiber, at close: the last cluster before q->end, if it is a block that counts nothing but
+ * itself, is the end now, and no table names it; that is to be durable before the file ends there.
+ */
+must_check int qcow2_refs_drop_last(struct qcow2 *q, bool *dropped);
 /* In a fiber, at close: blocks that count nothing are given back. */
 must_check int qcow2_refs_trim(struct qcow2 *q);
 /* In a fiber: dirty sectors of the refcount table; the blocks that they name are durable. */

@@ -4,18 +4,19 @@
  *
  * Growing lays the new part of the file out as
  *
- *   [refcount blocks] [a larger refcount table, if the old one is full] [clusters to hand out]
+ *   [blocks and a larger refcount table, if the old one is full] [clusters to hand out]
  *
- * and writes it so that no cut leaves a table naming something that is not there: the
- * file's length and the blocks' content, then (a number later) what names them.
+ * where a block that counts only clusters to hand out is the first of those that it counts: it
+ * counts itself, and can go again with them.  The blocks of a table, and of clusters that have
+ * to be adjacent, stand before all that.  It is written so that no cut leaves a table naming
+ * something that is not there: the file's length and the blocks' content, then (a number
+ * later) what names them.
  *
  * Source: qcow2 specification, "Host cluster management".  Callers hold table_lock.
  */
 #include <stdlib.h>
 #include <string.h>
 #include "blockdev/qcow2/qcow2.h"
-
-#define NEW_BLOCKS_MAX 16 /* made in one step */
 
 static uint32_t entries_per_slice(const struct qcow2 *q)
 {
@@ -199,15 +200,22 @@ int qcow2_refs_state(struct qcow2 *q, uint64_t first, enum ref_state *st, uint64
 
 struct layout {
 	uint64_t start;   /* first cluster of the new part */
-	uint64_t blocks;  /* refcount blocks */
+	uint64_t blocks;  /* refcount blocks there */
 	uint64_t table;   /* clusters of the new refcount table, 0 if the old one will do */
-	uint64_t n;       /* clusters to hand out */
+	uint64_t whole;	  /* clusters to hand out that are adjacent to each other */
+	uint64_t end;	  /* before it, clusters to hand out and the blocks among them */
 	uint64_t entries; /* of the refcount table that will do */
 };
 
-static uint64_t layout_end(const struct layout *y)
+static uint64_t layout_whole(const struct layout *y)
 {
-	return y->start + y->blocks + y->table + y->n;
+	return y->start + y->blocks + y->table;
+}
+
+/* Past what the blocks at the start count. */
+static uint64_t layout_rest(const struct layout *y)
+{
+	return layout_whole(y) + y->whole;
 }
 
 /* Blocks that [start, end) lacks. */
@@ -215,18 +223,19 @@ static uint64_t missing_blocks(const struct qcow2 *q, uint64_t start, uint64_t e
 {
 	uint64_t n = 0;
 
-	for (uint64_t i = start / q->refs_per_block; i <= (end - 1) / q->refs_per_block; i++)
+	for (uint64_t i = start / q->refs_per_block; i * q->refs_per_block < end; i++)
 		n += !block_off(q, i);
 	return n;
 }
 
 /* Blocks and table need counts themselves, so their number is found by trying. */
-static int layout_settle(const struct qcow2 *q, struct layout *y)
+static int layout_settle(const struct qcow2 *q, struct layout *y, uint64_t want)
 {
 	for (;;) {
-		uint64_t end = layout_end(y), blocks = missing_blocks(q, y->start, end);
-		uint64_t entries = (end - 1) / q->refs_per_block + 1, table = 0;
+		uint64_t entries, table = 0, blocks = 0;
 
+		y->end = max_u64(layout_whole(y) + want, layout_rest(y));
+		entries = (y->end - 1) / q->refs_per_block + 1;
 		if (entries > q->reftable.n) {
 			entries += entries / 2; /* half as much again, so that this is rare */
 			table = div_round_up(entries * 8, q->h.cluster_size);
@@ -234,6 +243,8 @@ static int layout_settle(const struct qcow2 *q, struct layout *y)
 			if (entries * 8 > QCOW2_REFTABLE_BYTES_MAX)
 				return -EFBIG;
 		}
+		if (table || y->table || y->whole)
+			blocks = missing_blocks(q, y->start, layout_rest(y));
 		if (blocks <= y->blocks && table <= y->table) {
 			y->entries = max_u64(y->table * q->h.cluster_size / 8, q->reftable.n);
 			return 0;
@@ -263,22 +274,29 @@ static int free_start(struct qcow2 *q, uint64_t want, uint64_t *start)
 	return 0;
 }
 
+/* Where block i, which is missing, goes if it counts nothing but clusters to hand out. */
+static uint64_t block_place(const struct qcow2 *q, const struct layout *y, uint64_t i)
+{
+	return max_u64(i * q->refs_per_block, layout_rest(y));
+}
+
 /* The new blocks' entries, in memory only; undone, the blocks are forgotten. */
 static void place_blocks(struct qcow2 *q, const struct layout *y, bool undo)
 {
 	uint64_t i = y->start / q->refs_per_block, placed = 0;
 
-	for (; placed < y->blocks && i < q->reftable.n; i++) {
-		uint64_t host = (y->start + placed) << q->h.cluster_bits;
+	for (; i * q->refs_per_block < y->end && i < q->reftable.n; i++) {
+		uint64_t at = placed < y->blocks ? y->start + placed : block_place(q, y, i);
+		uint64_t host = at << q->h.cluster_bits;
 
 		if (undo ? be64_get(q->reftable.e[i]) != host : block_off(q, i) != 0)
 			continue;
 		mem_table_set(&q->reftable, (uint32_t)i, undo ? 0 : host, 0);
-		if (!undo)
-			qcow2_overlap_add(q, OVERLAP_REFCOUNT_BLOCK, y->start + placed);
 		if (undo)
 			cache_forget(&q->refs, host, q->h.cluster_size);
-		placed++;
+		else
+			qcow2_overlap_add(q, OVERLAP_REFCOUNT_BLOCK, at);
+		placed += placed < y->blocks;
 	}
 }
 
@@ -349,11 +367,11 @@ static int count_new(struct qcow2 *q, const struct layout *y)
 	int err;
 
 	assert(!q->lazy || (q->h.incompatible & QCOW2_INCOMPAT_DIRTY));
-	err = qcow2_refs_set(q, y->start, layout_end(y) - y->start, 1);
+	err = qcow2_refs_set(q, y->start, y->end - y->start, 1);
 	/* With lazy refcounts the dirty mark stands in for them; new blocks read as zeros. */
 	if (!err && !q->lazy)
 		err = qcow2_write_refs(q);
-	if (!err && y->blocks)
+	if (!err && q->reftable.n_dirty)
 		err = sync_to(&q->fmt.sync, q->fmt.sync.writes);
 	return err;
 }
@@ -399,25 +417,46 @@ static int grow_blocks(struct qcow2 *q, const struct layout *y)
 	return err;
 }
 
-int qcow2_refs_grow(struct qcow2 *q, uint64_t want)
+/* The clusters to hand out, around the blocks among them. */
+static void hand_out(struct qcow2 *q, const struct layout *y)
 {
-	struct layout y = {.n = min_u64(want, (uint64_t)NEW_BLOCKS_MAX * q->refs_per_block)};
-	struct run r = {.fresh = true};
-	int err = free_start(q, y.n + NEW_BLOCKS_MAX + 2 * q->h.reftable_clusters + 64, &y.start);
+	struct run r = {.fresh = true, .need = q->fmt.sync.writes, .first = layout_whole(y)};
 
+	for (uint64_t at = layout_rest(y); at < y->end; at++) {
+		uint64_t i = at / q->refs_per_block;
+
+		if (block_off(q, i) != at << q->h.cluster_bits) {
+			at = min_u64(y->end, (i + 1) * q->refs_per_block) - 1;
+			continue;
+		}
+		r.n = at - r.first;
+		if (r.n)
+			qcow2_alloc_add(q, &r);
+		r.first = at + 1;
+	}
+	r.n = y->end - r.first;
+	if (r.n)
+		qcow2_alloc_add(q, &r);
+}
+
+int qcow2_refs_grow(struct qcow2 *q, uint64_t want, bool whole)
+{
+	struct layout y = {0};
+	int err;
+
+	want = min_u64(want, (uint64_t)REFBLOCKS_GROW_MAX * q->refs_per_block);
+	y.whole = whole ? want : 0;
+	err = free_start(q, want + REFBLOCKS_GROW_MAX + 2 * q->h.reftable_clusters + 64, &y.start);
 	if (!err)
-		err = layout_settle(q, &y);
+		err = layout_settle(q, &y, want);
 	if (!err)
-		err = grow_file(q, layout_end(&y));
+		err = grow_file(q, y.end);
 	if (!err)
 		err = y.table ? grow_table(q, &y) : grow_blocks(q, &y);
 	if (err)
 		return err;
-	r.first = y.start + y.blocks + y.table;
-	r.n = y.n;
-	r.need = q->fmt.sync.writes;
-	q->end = layout_end(&y);
-	qcow2_alloc_add(q, &r);
+	q->end = y.end;
+	hand_out(q, &y);
 	return 0;
 }
 
@@ -457,6 +496,25 @@ static int drop_block(struct qcow2 *q, uint64_t i)
 	if (cluster / q->refs_per_block == i)
 		return 0;
 	return qcow2_refs_set(q, cluster, 1, 0);
+}
+
+int qcow2_refs_drop_last(struct qcow2 *q, bool *dropped)
+{
+	uint64_t last = q->end - 1, i = last / q->refs_per_block;
+	bool idle;
+	int err = 0;
+
+	*dropped = false;
+	if (!i || block_off(q, i) != last << q->h.cluster_bits)
+		return 0;
+	err = block_idle(q, i, &idle);
+	if (err || !idle)
+		return err;
+	mem_table_set(&q->reftable, (uint32_t)i, 0, 0);
+	cache_forget(&q->refs, last << q->h.cluster_bits, q->h.cluster_size);
+	q->end--;
+	*dropped = true;
+	return 0;
 }
 
 int qcow2_refs_trim(struct qcow2 *q)

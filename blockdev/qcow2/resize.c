@@ -22,7 +22,7 @@ static int table_clusters(struct qcow2 *q, uint64_t n, struct run *r)
 	int err = qcow2_mark_dirty(q);
 
 	if (!err)
-		err = qcow2_refs_grow(q, want);
+		err = qcow2_refs_grow(q, want, true);
 	/* The run just added is the last one and holds at least what was asked for. */
 	if (err)
 		return err;

@@ -11,8 +11,7 @@
 
 #include "blockdev/qcow2/qcow2.h"
 
-#define SNAPSHOT_EXTRA_MAX 1024u /* bytes of extra data in an entry; the peer's limit */
-#define SNAPSHOT_EXTRA     24u   /* of them known */
+#define SNAPSHOT_EXTRA 24u /* bytes of extra data in an entry that are known */
 
 struct snapshot {
 	uint64_t l1_offset;
@@ -23,6 +22,7 @@ struct snapshot {
 	uint64_t clock_ns, vm_state_bytes, disk_bytes, icount;
 	uint8_t *unknown; /* extra data that we know nothing of, kept */
 	uint32_t unknown_bytes;
+	uint32_t extra_bytes; /* as they were read: of those we know, some may have been missing */
 };
 
 /* ---- snapshot_table.c ---- */

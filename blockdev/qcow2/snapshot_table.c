@@ -29,6 +29,26 @@ void qcow2_snapshots_fini(struct qcow2 *q)
 	q->n_snapshots = 0;
 }
 
+int qcow2_snapshots_bytes_check(uint64_t bytes, uint32_t left, struct why *why)
+{
+	if (bytes <= QCOW2_SNAPSHOTS_BYTES_MAX)
+		return 0;
+	return why_set(why, -EFBIG,
+		"Snapshot table is too big\n"
+		"You can force-remove all %u overhanging snapshots with qemu-img check -r all",
+		(unsigned)left);
+}
+
+int qcow2_snapshot_extra_check(uint32_t bytes, uint32_t i, struct why *why)
+{
+	if (bytes <= QCOW2_SNAPSHOT_EXTRA_MAX)
+		return 0;
+	return why_set(why, -EFBIG,
+		"Too much extra metadata in snapshot table entry %u\n"
+		"You can force-remove this extra metadata with qemu-img check -r all",
+		(unsigned)i);
+}
+
 /* The part after the fixed fields: extra data, ID, name. */
 static int read_rest(struct qcow2 *q, struct snapshot *s, uint32_t extra, uint64_t at)
 {
@@ -66,11 +86,9 @@ static int read_one(struct qcow2 *q, uint32_t i, uint64_t *at, struct why *why)
 	if (err)
 		return why_set(why, err, "Failed to read snapshot table");
 	extra = be32_get(d.extra_bytes);
-	if (extra > SNAPSHOT_EXTRA_MAX)
-		return why_set(why, -EFBIG,
-			"Too much extra metadata in snapshot table entry %u\n"
-			"You can force-remove this extra metadata with qemu-img check -r all",
-			(unsigned)i);
+	err = qcow2_snapshot_extra_check(extra, i, why);
+	if (err)
+		return err;
 	*s = (struct snapshot){.l1_offset = be64_get(d.l1_offset),
 		.l1_size = be32_get(d.l1_size),
 		.id_bytes = be16_get(d.id_bytes),
@@ -78,15 +96,15 @@ static int read_one(struct qcow2 *q, uint32_t i, uint64_t *at, struct why *why)
 		.sec = be32_get(d.sec),
 		.nsec = be32_get(d.nsec),
 		.clock_ns = be64_get(d.vm_clock_ns),
-		.vm_state_bytes = be32_get(d.vm_state_bytes)};
+		.vm_state_bytes = be32_get(d.vm_state_bytes),
+		.extra_bytes = extra};
 	q->n_snapshots = i + 1; /* freed from now on */
 	err = read_rest(q, s, extra, *at + sizeof(d));
 	if (err)
 		return why_set(why, err, "Failed to read snapshot table");
 	*at = round_up(*at + sizeof(d) + extra + s->id_bytes + s->name_bytes, 8);
-	if (*at - q->h.snapshots_offset > QCOW2_SNAPSHOTS_BYTES_MAX)
-		return why_set(why, -EFBIG, "Snapshot table is too big");
-	return 0;
+	return qcow2_snapshots_bytes_check(
+		*at - q->h.snapshots_offset, q->h.nb_snapshots - i, why);
 }
 
 int qcow2_snapshots_read(struct qcow2 *q, struct why *why)
@@ -96,10 +114,6 @@ int qcow2_snapshots_read(struct qcow2 *q, struct why *why)
 
 	if (!q->h.nb_snapshots)
 		return 0;
-	/* Each entry has at least its fixed part in the file. */
-	if (!range_within(at, (uint64_t)q->h.nb_snapshots * sizeof(struct qcow2_disk_snapshot),
-		    file_size(q->fmt.file)))
-		return why_set(why, -EINVAL, "Failed to read snapshot table");
 	q->snapshots = calloc(q->h.nb_snapshots, sizeof(*q->snapshots));
 	if (!q->snapshots)
 		return -ENOMEM;
@@ -117,7 +131,8 @@ int snapshot_add(struct qcow2 *q, const char *id, const char *name, struct snaps
 		return -ENOMEM;
 	q->snapshots = all;
 	s = &all[q->n_snapshots];
-	*s = (struct snapshot){.id = strdup(id), .name = strdup(name)};
+	*s = (struct snapshot){
+		.id = strdup(id), .name = strdup(name), .extra_bytes = SNAPSHOT_EXTRA};
 	if (!s->id || !s->name) {
 		snapshot_fini(s);
 		return -ENOMEM;

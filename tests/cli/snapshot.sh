@@ -54,6 +54,56 @@ steps ours o.qcow2 | calm >s.out
 diff -u q.out s.out >why
 result "snapshot: the same words and statuses as qemu-img"
 
+# --- a table that nobody loads: info, snapshot and a write say the same of it ------------------
+
+refused() { # COUNT EXTRA: of the header, of entry 1
+	theirs create -q -f qcow2 r.qcow2 16M
+	theirs snapshot -c one r.qcow2
+	theirs snapshot -c two r.qcow2
+	python3 - r.qcow2 "$1" "$2" <<'PY'
+import struct, sys
+f = open(sys.argv[1], "r+b")
+f.seek(64)
+at, = struct.unpack(">Q", f.read(8))
+f.seek(60)
+f.write(struct.pack(">I", int(sys.argv[2])))
+f.seek(at + 36)
+one = (40 + struct.unpack(">I", f.read(4))[0] + 4 + 7) // 8 * 8
+f.seek(at + one + 36)
+f.write(struct.pack(">I", int(sys.argv[3])))
+PY
+	for who in theirs ours; do
+		{ $who info r.qcow2; $who snapshot -c three r.qcow2; } 2>&1 |
+			sed '/disk size/d' | calm >$who.out
+	done
+	diff -u theirs.out ours.out >why
+}
+refused 2 65536 && grep -q "Too much extra metadata in snapshot table entry 1" ours.out
+result "snapshot: an entry with too much extra data is refused in qemu-img's words"
+refused 2 1025
+result "snapshot: one byte too much"
+refused 65536 16
+result "snapshot: a table that goes on past the end of the file is read as zeros"
+
+# --- a table of version 2 whose entries lack what version 3 wants ------------------------------
+
+theirs create -q -f qcow2 -o compat=0.10 v2.qcow2 16M
+theirs snapshot -c one v2.qcow2
+python3 - v2.qcow2 <<'PY'
+import struct, sys
+f = open(sys.argv[1], "r+b")
+f.seek(64)
+at, = struct.unpack(">Q", f.read(8))
+f.seek(at)
+entry = bytearray(f.read(40 + 24 + 4 + 4))
+entry[36:40] = bytes(4)            # no extra data
+f.seek(at)
+f.write(entry[:40] + entry[64:68])
+PY
+ours amend -o compat=1.1 v2.qcow2 >why 2>&1 && theirs check v2.qcow2 >>why 2>&1 &&
+	ours check v2.qcow2 >>why 2>&1 && [ "$(ours snapshot -l v2.qcow2 | grep -c one)" = 1 ]
+result "amend to version 3 completes the snapshot table, and frees the old one"
+
 # --- both ways -------------------------------------------------------------------------------
 
 contents() { # IMAGE [-l NAME]; by the one, compared with the other

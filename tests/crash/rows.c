@@ -64,7 +64,10 @@ const struct row rows[] = {
 		.flush = 6, .flip = 2, .reopen = true, .tiny = true, .dear = 4),
 	QCOW2("512 64-bit counts", 8 * MiB, 512, COUNTS(64), .span = 8192, .max = 300, .ops = 100,
 		.flip = 2, .reopen = true, .tiny = true, .dear = 3),
-	/* Past the refcount table's first sectors, where one growth meets two of them. */
+	/* A table of clusters that have to be adjacent, whose blocks two sectors name. */
+	QCOW2("512 table across sectors", 1 * MiB, 512, COUNTS(64), .span = 64, .max = 8,
+		.ops = 60, .flush = 0, .fua = 0, .junk = 16053, .grow = 256 * MiB),
+	/* Past the refcount table's first sectors. */
 	QCOW2("512 table sectors", 16 * MiB, 512, COUNTS(64), .span = 8192, .max = 100, .ops = 60,
 		.flush = 0, .fua = 0, .junk = 15000),
 	/* Nearly every write makes an L2 table while others commit. */
