@@ -7,8 +7,10 @@
  * or if the cache was off when it was submitted and when it was acknowledged.  So a cut of it
  * leaves what the contract allows any disk to leave, whatever image format lay below.
  *
- * The file is compact: it consists of the sectors that the guest wrote or discarded, in order, and
- * of nothing else.  A terabyte of which a megabyte was written costs a megabyte.
+ * The file is compact: it consists of the sectors that the guest wrote, and of those it discarded
+ * or zeroed that held something at first, in order, and of nothing else.  A terabyte that is
+ * discarded as a whole, and of which a megabyte is written, costs a megabyte.  A sector keeps its
+ * place in its 4096 bytes, so that writes tear where they do on the disk; gaps stay zeros.
  */
 #ifndef CRASH_GUEST_DISK_H
 #define CRASH_GUEST_DISK_H
@@ -31,12 +33,20 @@ struct guest_disk {
 	uint32_t *guest; /* by host operation: the guest's, as an index into its log */
 };
 
+/* What the disk held when the log began. */
+struct guest_start {
+	/* len bytes at off; 0 or -errno. */
+	int (*read)(struct guest_start *s, void *buf, uint64_t len, uint64_t off);
+	/* The first bytes in [off, off + len) that may be no zeros, or *n = 0; 0 or -errno. */
+	int (*next_data)(
+		struct guest_start *s, uint64_t off, uint64_t len, uint64_t *at, uint64_t *n);
+};
+
 /*
- * log: a recorded guest's, with data, stays the caller's and is needed all the while.
- * read: what the disk held when the log began, len bytes at off; 0 or -errno.  0 or -errno.
+ * log: a recorded guest's, with data, stays the caller's and is needed all the while.  0 or -errno.
  */
-must_check int guest_disk_init(struct guest_disk *g, const struct crash_log *log,
-	int (*read)(void *arg, void *buf, uint64_t len, uint64_t off), void *arg);
+must_check int guest_disk_init(
+	struct guest_disk *g, const struct crash_log *log, struct guest_start *start);
 /* The same with an image as what it held; not in a fiber.  0, or -errno with words. */
 must_check int guest_disk_open(struct loop *l, struct guest_disk *g, const struct crash_log *log,
 	const char *image, const char *format, struct why *why);

@@ -223,9 +223,9 @@ static int run(struct judging *j, struct loop *l, struct why *why)
 
 	if (err)
 		return why_set(why, err, "%s: %s", j->image, why_text(&inner, err));
-	if (!recording_began_with(j->r, j->fingerprint))
-		return why_set(why, -EINVAL,
-			"%s does not hold what the disk held when the log began", j->image);
+	err = recording_began_with(j->r, j->image, j->before.size, j->fingerprint, why);
+	if (err)
+		return err;
 	findings_init(&j->found, j->r, (uint32_t)j->reasons);
 	judge_all(j, l, &s);
 	return report(j, why);

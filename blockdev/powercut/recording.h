@@ -29,8 +29,12 @@ must_check int recording_open(
 	struct recording *r, const char *path, unsigned what, bool progress, struct why *why);
 void recording_close(struct recording *r);
 
-/* Is that the fingerprint (trace.h) of what the disk held at first?  Not every log knows. */
-bool recording_began_with(const struct recording *r, uint64_t fingerprint);
+/*
+ * Is an image of that size (bytes), with that fingerprint (trace.h), what the disk held at first?
+ * Not every log knows.  0, or -EINVAL with words.
+ */
+must_check int recording_began_with(const struct recording *r, const char *image, uint64_t size,
+	uint64_t fingerprint, struct why *why);
 
 /* Which flush of the guest is operation i of its log: from 1; also turning the cache off is one. */
 uint64_t recording_flush_number(const struct recording *r, uint32_t i);

@@ -2,6 +2,7 @@
 /*
  * start.c - the image that a log began with: found, and held against the log's fingerprint of it.
  */
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,11 +42,19 @@ static int look_fiber(void *arg)
 	return err;
 }
 
-bool recording_began_with(const struct recording *r, uint64_t fingerprint)
+int recording_began_with(const struct recording *r, const char *image, uint64_t size,
+	uint64_t fingerprint, struct why *why)
 {
 	const struct trace_info *i = &r->trace->info;
 
-	return (!i->blank && !i->fingerprint) || fingerprint == i->fingerprint;
+	if (size != r->size)
+		return why_set(why, -EINVAL,
+			"%s is of %" PRIu64 " bytes, the disk of the log of %" PRIu64, image, size,
+			r->size);
+	if ((i->blank || i->fingerprint) && fingerprint != i->fingerprint)
+		return why_set(why, -EINVAL,
+			"%s does not hold what the disk held when the log began", image);
+	return 0;
 }
 
 static int compare(const struct judge_args *a, const struct recording *r, struct why *why)
@@ -53,18 +62,17 @@ static int compare(const struct judge_args *a, const struct recording *r, struct
 	struct disk_opts o = {
 		.path = a->image, .format = a->image_format, .readonly = true, .quiet = true};
 	struct look k = {0};
+	uint64_t size;
 	int err = disk_open(a->loop, &o, &k.d, why);
 
 	if (err)
 		return why_set(why, err, "%s: %s", a->image, why_text(why, err));
 	err = fiber_run(a->loop, look_fiber, &k);
+	size = disk_size(k.d);
 	disk_abandon(k.d);
 	if (err)
 		return why_set(why, err, "%s: %s", a->image, strerror(-err));
-	if (!recording_began_with(r, k.fingerprint))
-		return why_set(why, -EINVAL,
-			"%s does not hold what the disk held when the log began", a->image);
-	return 0;
+	return recording_began_with(r, a->image, size, k.fingerprint, why);
 }
 
 /* The disk held nothing: an empty file will do. */

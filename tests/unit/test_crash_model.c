@@ -17,7 +17,7 @@
 
 #define SECTORS 24
 #define OPS     40
-#define FIRST   100 /* where the guest's sectors begin */
+#define FIRST   104 /* where the guest's sectors begin: a page begins there */
 
 struct guest {
 	struct crash_log log;
@@ -86,9 +86,16 @@ static void forget(struct guest *g)
 	crash_log_fini(&g->log);
 }
 
-static int zeros(void *arg, void *buf, uint64_t len, uint64_t off)
+static int zeros(struct guest_start *st, void *buf, uint64_t len, uint64_t off)
 {
 	memset(buf, 0, len);
+	return 0;
+}
+
+static int no_data(
+	struct guest_start *st, uint64_t off, uint64_t len, uint64_t *at, uint64_t *n)
+{
+	*n = 0;
 	return 0;
 }
 
@@ -111,6 +118,8 @@ static void visit(struct cuts *k)
 		uint64_t sector = r->sector + at - r->at, word;
 		enum verdict v;
 
+		if (at < r->at || at >= r->at + r->n)
+			continue; /* a gap */
 		mem_read(&k->state, content, SECTOR, at * SECTOR);
 		word = oracle_word(content);
 		v = oracle_judge_word(&p->o, sector, word);
@@ -133,8 +142,10 @@ static void moved(struct cuts *k)
 
 static void start(struct pair *p, struct guest *g)
 {
+	struct guest_start blank = {zeros, no_data};
+
 	*p = (struct pair){0};
-	ck_assert_int_eq(guest_disk_init(&p->d, &g->log, zeros, NULL), 0);
+	ck_assert_int_eq(guest_disk_init(&p->d, &g->log, &blank), 0);
 	ck_assert_int_eq(oracle_init(&p->o, &g->log, FIRST + SECTORS), 0);
 	cuts_init(&p->k, &p->d.log, &p->d.start, false);
 	p->k.arg = p;
@@ -454,6 +465,63 @@ START_TEST(an_fdatasync_covers_its_own_file)
 }
 END_TEST
 
+/* Sectors 50 and 51 hold something at first. */
+static int two_sectors(struct guest_start *st, void *buf, uint64_t len, uint64_t off)
+{
+	memset(buf, 0, len);
+	for (uint64_t s = 0; s < len / SECTOR; s++)
+		if (off / SECTOR + s == 50 || off / SECTOR + s == 51)
+			memset((uint8_t *)buf + s * SECTOR, 7, SECTOR);
+	return 0;
+}
+
+static int next_of_two(
+	struct guest_start *st, uint64_t off, uint64_t len, uint64_t *at, uint64_t *n)
+{
+	*at = max_u64(off, 50 * SECTOR);
+	*n = min_u64(off + len, 52 * SECTOR) > *at ? min_u64(off + len, 52 * SECTOR) - *at : 0;
+	return 0;
+}
+
+START_TEST(a_disk_is_as_large_as_what_was_written)
+{
+	static const uint8_t data[MEM_PAGE] = {1};
+	const struct guest_op ops[] = {{.kind = GUEST_DISCARD, .n = 1ULL << 40},
+		{.kind = GUEST_WRITE, .sector = 1000, .n = 1ULL << 40}, /* zeros */
+		{.kind = GUEST_WRITE, .sector = 3, .n = 1, .data = data},
+		{.kind = GUEST_WRITE, .sector = 800000, .n = 8, .data = data},
+		{.kind = GUEST_DISCARD, .sector = 60, .n = 100},
+		{.kind = GUEST_DISCARD, .sector = 51, .n = 1000000}};
+	struct guest_start st = {two_sectors, next_of_two};
+	struct crash_log log;
+	struct guest_disk d;
+	uint8_t page[MEM_PAGE];
+
+	crash_log_init(&log);
+	for (unsigned i = 0; i < ARRAY_SIZE(ops); i++)
+		crash_log_submit(&log, &ops[i]);
+	ck_assert_int_eq(guest_disk_init(&d, &log, &st), 0);
+	ck_assert_uint_eq(d.n_runs, 3);
+	ck_assert_uint_le(d.sectors, 32);
+	for (uint64_t i = 0; i < d.n_runs; i++)
+		ck_assert_uint_eq(d.run[i].at % 8, d.run[i].sector % 8);
+	ck_assert_uint_eq(d.run[1].sector, 50);
+	ck_assert_uint_eq(d.run[1].n, 2);
+	mem_read(&d.start, page, SECTOR, d.run[1].at * SECTOR);
+	ck_assert_uint_eq(page[0], 7);
+	/* The fifth discard empties nothing, the others what there is from their beginning on. */
+	ck_assert_uint_eq(d.log.n_host, 5);
+	ck_assert_uint_eq(d.log.host[0].len, d.sectors * SECTOR - d.log.host[0].off);
+	ck_assert_uint_eq(d.log.host[1].off, d.run[2].at * SECTOR);
+	ck_assert_uint_eq(d.log.host[1].len, 8 * SECTOR);
+	ck_assert_uint_eq(d.log.host[4].off, (d.run[1].at + 1) * SECTOR);
+	ck_assert_uint_eq(d.guest[4], 5);
+	ck_assert_uint_eq(d.log.host[2].len, SECTOR); /* and not the gap behind it */
+	guest_disk_fini(&d);
+	crash_log_fini(&log);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("crash model");
@@ -467,6 +535,7 @@ int main(void)
 	tcase_add_test(t, an_fdatasync_covers_its_own_file);
 	tcase_add_test(t, the_smallest_failing_subset);
 	tcase_add_test(t, tearing);
+	tcase_add_test(t, a_disk_is_as_large_as_what_was_written);
 	suite_add_tcase(s, t);
 	return scratch_main(s);
 }
