@@ -256,6 +256,19 @@ overlap: data in place is looked at|blockdev/qcow2/open.c|u:test_qcow2_overlap|
 overlap: tables are looked at|blockdev/qcow2/commit.c|u:test_qcow2_overlap|
 	's/err = check_pieces\(q, st, c\);/;/'
 
+live: an fdatasync writes what is in the cache|blockdev/live/wcache.c|u:test_wcache|
+	's/return write_back\(c, c->log\.n_host, r\);/return write_back(c, c->log.n_host ? c->log.n_host - 1 : 0, r);/'
+live: and makes it durable|blockdev/live/wcache.c|u:test_wcache|
+	's/if \(!err && sync\)/if (0)/'
+live: a read sees what is in the cache|blockdev/live/wcache.c|u:test_wcache|
+	's/for \(uint64_t i = 0; i < t->n && !err; i\+\+\)\n\t\tlay_over/for (uint64_t i = 0; 0;)\n\t\tlay_over/'
+live: the power fails before the fdatasync, not after|blockdev/live/wcache.c|u:test_live|
+	's/c->user->syncing\(c->user\);/;/'
+live: and before the request is answered|blockdev/live/live.c|u:test_live|
+	's/l->armed_by == r/false/'
+live: without power nothing is answered|blockdev/live/live.c|u:test_live|
+	's/return l->cut \? -ESHUTDOWN : 0;/return 0;/'
+
 create: the header comes last|blockdev/qcow2/create.c|u:test_qcow2_create|
 	's/return err \? err : file_fdatasync\(f\);/return err;/'
 create: an image is durable when it is there|blockdev/qcow2/create.c|u:test_qcow2_create|

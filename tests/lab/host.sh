@@ -204,7 +204,23 @@ story() {
 	done
 }
 test_story() { story OFF EXTRA; }
-test_story_more() { story FULL nobarrier; }
+test_story_more() {
+	story FULL nobarrier
+	plug OFF
+	plug EXTRA
+}
+
+# Its power fails right after a customer was told; qcow2, because its tables are at risk then, too.
+plug() {
+	[ -s story.raw ] || return
+	./sluice img convert -f raw -O qcow2 story.raw "$work/plug"
+	keys="powercut=serial:^order 3 is paid,tear=4096,seed=4,trace=out/plug-$1.log"
+	./sluice run -kernel ./vmlinuz -initrd ./guest.gz -m 256M -serial "file:$work/log" \
+		-append "console=ttyS0 panic=-1 quiet loglevel=4 lab=story.sh how=$1" \
+		-timeout 100 -drive "file=$work/plug,format=qcow2,$keys"
+	check "$1: the power was cut under a shop" test $? -eq 5
+	./sluice img convert -f qcow2 -O raw "$work/plug" "out/plug-$1.raw"
+}
 
 # The kernel's other entries: 32-bit, by taking back its word that it has a 64-bit one; and PVH.
 test_entry32() {

@@ -186,6 +186,25 @@ judge() {
 	fi
 }
 
+# judge_plug HOW STATUS: a shop whose power was cut while it was open; the disk has kept its
+# promises, and the shop has (0) or has not (1).
+judge_plug() {
+	[ -s "$out/plug-$1.raw" ] || return 0
+	mkdir -p "$lab/story/scratch"
+	"$sluice" powercut verify "$out/plug-$1.log" "$out/plug-$1.raw" -f raw \
+		--image "$tmp/story.raw" >"$tmp/told" 2>&1
+	kept=$?
+	SCRATCH=$lab/story/scratch MARK='order 3 is paid' \
+		sh tests/lab/shop-check.sh "$out/plug-$1.raw" >>"$tmp/told" 2>&1
+	status=$?
+	sed 's/^/    /' "$tmp/told"
+	if [ $kept -eq 0 ] && [ $status -eq "$2" ]; then
+		echo "ok story: a power cut of $1"
+	else
+		echo "FAIL story: a power cut of $1: status $kept, $status, not 0, $2"
+	fi
+}
+
 judge_story() {
 	[ -d "$out" ] || return 0
 	mkdir -p "$lab/story"
@@ -195,6 +214,8 @@ judge_story() {
 	judge EXTRA 0
 	judge FULL 2 'order . was paid, and only'
 	judge nobarrier 2 'missing: a flush after event'
+	judge_plug OFF 1
+	judge_plug EXTRA 0
 }
 
 direct() {

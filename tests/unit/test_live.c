@@ -136,6 +136,8 @@ static const struct cut_row {
 	{"byte:4097", "w0 z1 w2!", CACHE_WRITEBACK, "....", "a0.."},
 	{"byte:4K", "w0 w1!", CACHE_WRITEBACK, "....", "a..."},
 	{"sector:16-23", "w0 w1 r2 w3 w2 r3!", CACHE_WRITEBACK, "....", "abcd"},
+	/* Not even what costs nothing is answered. */
+	{"after:2", "w0 f f! r0!", CACHE_WRITEBACK, "a...", "a..."},
 	{"after:3", "w0 r0 f w1 w2!", CACHE_WRITEBACK, "a...", "ab.."},
 };
 

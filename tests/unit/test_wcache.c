@@ -130,6 +130,7 @@ static int work(void *arg)
 		} else if (pick(c, 3) == 0) {
 			ck_assert_int_eq(file_fdatasync(c->top), 0);
 			assert_same(&c->below, &c->view);
+			ck_assert_uint_eq(c->cache->stats->fdatasyncs, c->syncs);
 		}
 	}
 	/* Something is to be at risk, and some of it to overlap. */

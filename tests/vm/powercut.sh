@@ -85,7 +85,7 @@ verdict "with lie=flush what is left breaks the promise" $?
 # One seed is one cut, torn writes and all; the line that was printed repeats it.
 seeded() { # FORMAT KEYS
 	new "$1" && cut "$1" virtio \
-		"io rw=randwrite bs=8k depth=1 flush_every=30 span=512K seconds=30" "$2"
+		"io rw=randwrite bs=8k depth=1 flush_every=30 span=512K seconds=600" "$2"
 }
 for format in raw qcow2; do
 	seeded $format powercut=write:200,tear=512,seed=7 && whole && mv disk.img first.img &&
@@ -141,7 +141,7 @@ verdict "an image and its data file" $?
 # The user's: a signal, and the machine's other disks go with it.
 rm -f other.img
 new raw && "$SLUICE" img create -q -f qcow2 -o lazy_refcounts=on other.img 1M >/dev/null && {
-	"$SLUICE" run -m 64M -kernel @guest -append "io rw=write disk=1 seconds=40" -timeout 50 \
+	"$SLUICE" run -m 64M -kernel @guest -append "io rw=write disk=1 seconds=600" -timeout 50 \
 		-drive file=disk.img,format=raw,powercut=asked \
 		-drive file=other.img,format=qcow2 -serial file:serial >out 2>err </dev/null &
 	pid=$!
