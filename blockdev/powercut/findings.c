@@ -266,13 +266,16 @@ void findings_json(const struct findings *f, uint64_t states, const char *image)
 
 static struct told tell(const struct recording *r, const struct finding *f)
 {
+	uint32_t by = f->flush != SEARCH_NONE ? f->flush : f->write;
 	struct told t = {.at = f->at,
 		.lost = &f->write,
 		.n_lost = f->write != SEARCH_NONE,
-		.after = f->write,
-		.before = f->write == SEARCH_NONE ? SEARCH_NONE : f->flush};
+		.has_gap = by != SEARCH_NONE,
+		.gap_to = f->at};
 	char text[280];
 
+	if (t.has_gap)
+		t.gap_from = r->log.guest[by].acknowledged;
 	title(r, f, t.title, sizeof(t.title));
 	promised(r, f, text, sizeof(text));
 	if (*text)

@@ -59,7 +59,8 @@ struct told {
 	uint64_t at;                   /* tick of the cut */
 	const uint32_t *lost, *kept;   /* into the guest's log */
 	uint32_t n_lost, n_kept;
-	uint32_t after, before; /* operations, or SEARCH_NONE: the gap is between them */
+	bool has_gap; /* is there a place for timeline.gap, between these ticks? */
+	uint64_t gap_from, gap_to;
 };
 /* What the timeline shows; all may be NULL or 0 but the recording. */
 struct timeline {
@@ -69,7 +70,7 @@ struct timeline {
 	const uint64_t *failed_at; /* ticks, ascending */
 	const struct told *told;
 	uint32_t n_told;
-	const char *gap;         /* what the gap between after and before is called */
+	const char *gap;         /* what a reason's gap is called */
 	const uint8_t *verdicts; /* by flush: 0 not tried, 1 load-bearing, 2 never needed */
 	const char *verdict;     /* one line */
 };

@@ -108,10 +108,7 @@ static json_t *fails(const struct timeline *t)
 
 static void card(json_t *all, uint64_t n, const char *of, const char *class)
 {
-	char words[32];
-
-	snprintf(words, sizeof(words), "%" PRIu64, n);
-	json_array_append_new(all, json_pack("[s, s, s]", words, of, class));
+	json_array_append_new(all, json_pack("[I, s, s]", (json_int_t)n, of, class));
 }
 
 static json_t *cards(const struct timeline *t)
@@ -149,22 +146,18 @@ static json_t *places(const uint32_t *op, uint32_t n, const uint32_t *place)
 	return all;
 }
 
-static json_int_t place_or_none(uint32_t op, const uint32_t *place)
-{
-	return op == SEARCH_NONE ? -1 : (json_int_t)place[op];
-}
-
 static json_t *one_reason(const struct told *r, const uint32_t *place)
 {
-	json_t *lines = json_array();
+	json_t *lines = json_array(), *gap = json_null();
 
 	for (unsigned i = 0; i < ARRAY_SIZE(r->text); i++)
 		if (*r->text[i])
 			json_array_append_new(lines, text(r->text[i]));
-	return json_pack("{s:I, s:o, s:o, s:o, s:o, s:I, s:I, s:o, s:s}", "at", (json_int_t)r->at,
+	if (r->has_gap)
+		gap = json_pack("[I, I]", (json_int_t)r->gap_from, (json_int_t)r->gap_to);
+	return json_pack("{s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:s}", "at", (json_int_t)r->at,
 		"title", text(r->title), "text", lines, "lost", places(r->lost, r->n_lost, place),
-		"kept", places(r->kept, r->n_kept, place), "after", place_or_none(r->after, place),
-		"before", place_or_none(r->before, place), "output",
+		"kept", places(r->kept, r->n_kept, place), "gap", gap, "output",
 		text(r->output ? r->output : ""), "replay", r->replay ? r->replay : "");
 }
 
@@ -190,13 +183,11 @@ static void put_data(FILE *f, const struct timeline *t)
 	uint32_t *place = calloc(t->r->log.n_guest + 1, sizeof(*place));
 	json_t *reasons = json_array(), *verdicts = json_array();
 	const char *name = strrchr(t->r->path, '/');
-	char sub[160];
 
 	if (!place)
 		abort();
-	snprintf(sub, sizeof(sub), "%" PRIu64 " MiB disk, %.1f MiB written", t->r->size >> 20,
-		(double)t->r->written / (double)MiB);
-	fprintf(f, "const D = {clock:%" PRIu64 ",judged:%s,\n", t->r->log.clock,
+	fprintf(f, "const D = {clock:%" PRIu64 ",disk:%" PRIu64 ",written:%" PRIu64 ",judged:%s,\n",
+		t->r->log.clock, t->r->size, t->r->written,
 		t->judged || t->verdicts ? "true" : "false");
 	put_ops(f, t, place);
 	for (uint32_t i = 0; i < t->n_told; i++)
@@ -204,7 +195,6 @@ static void put_data(FILE *f, const struct timeline *t)
 	for (uint64_t i = 0; i < t->r->n_flushes; i++)
 		json_array_append_new(verdicts, json_integer(t->verdicts ? t->verdicts[i] : 0));
 	put_json(f, "log", text(name ? name + 1 : t->r->path));
-	put_json(f, "sub", json_string(sub));
 	put_json(f, "marks", marks(t));
 	put_json(f, "fails", fails(t));
 	put_json(f, "cards", cards(t));

@@ -177,10 +177,14 @@ struct told reason_told(const struct recording *r, const struct reason *why, uin
 		.kept = why->kept,
 		.n_lost = why->n_lost,
 		.n_kept = why->n_kept,
-		.after = why->after,
-		.before = why->before};
+		.has_gap = why->after != SEARCH_NONE};
+	const struct guest_op *g = r->log.guest;
 	char flush[280];
 
+	if (t.has_gap) {
+		t.gap_from = g[why->after].acknowledged;
+		t.gap_to = why->before == SEARCH_NONE ? why->at : g[why->before].submitted;
+	}
 	reason_title(r, why, t.title, sizeof(t.title));
 	reason_flush(r, why, flush, sizeof(flush));
 	if (*flush)

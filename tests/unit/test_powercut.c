@@ -136,7 +136,7 @@ START_TEST(a_missing_flush_is_found_and_drawn)
 	ck_assert_int_eq(json_integer_value(json_object_get(r, "before")), 8);
 	json_decref(j);
 	page = slurp(html);
-	ck_assert(strstr(page, "const D = {clock:15,"));
+	ck_assert(strstr(page, "const D = {clock:15,disk:"));
 	ck_assert(strstr(page, "start \\u003c/script>"));
 	ck_assert(strstr(page, "fails if the write of event 6 is lost"));
 	free(page);
