@@ -55,6 +55,7 @@ struct cmos {
 	pthread_cond_t changed; /* what the ticker waits for; CLOCK_MONOTONIC */
 	pthread_mutex_t lock;	/* guards all below, and the line */
 	bool ticking, ending;	/* there is a ticker; it is to end */
+	bool told;		/* that there can be none */
 	uint8_t index;
 	uint8_t byte[CMOS_BYTES]; /* of the time: only while SET is on */
 	int64_t ahead_s;	  /* of the host's clock */
@@ -249,8 +250,9 @@ static void tell_ticker_locked(struct cmos *c)
 		err = pthread_create(&c->ticker, NULL, ticker_main, c);
 		c->ticking = !err;
 	}
-	if (err)
-		log_warn("the clock will not interrupt: %s", strerror(err));
+	if (err && !c->told)
+		log_warn("the clock does not interrupt: %s", strerror(err));
+	c->told |= err;
 }
 
 static uint8_t reg_read_locked(struct cmos *c, unsigned reg)
