@@ -226,8 +226,7 @@ void drive_mark(struct drive *d, enum mark_by by, const char *text, size_t len)
 	if (d->recorder)
 		recorder_mark(d->recorder, by, text, len);
 	if (d->live && live_mark_cuts(d->live, by == MARK_BY_SERIAL, text, len))
-		drive_powercut(d, by == MARK_BY_SERIAL ? "by a line on the serial port"
-						       : "by a mark");
+		drive_powercut(d, by == MARK_BY_SERIAL ? live_by_line : live_by_mark);
 }
 
 void drive_on_powercut(struct drive *d, void (*cut)(void *arg), void *arg)

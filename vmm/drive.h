@@ -62,7 +62,7 @@ void drive_mark(struct drive *d, enum mark_by by, const char *text, size_t len);
 void drive_on_powercut(struct drive *d, void (*cut)(void *arg), void *arg);
 /*
  * Not on the drive's thread: its power is cut when this returns, unless it was before.  A drive
- * without powercut= keeps what it was given and is not closed.  by: "by a signal", static.
+ * without powercut= keeps what it was given and is not closed.  by: see live_cut().
  */
 void drive_powercut(struct drive *d, const char *by);
 

@@ -527,7 +527,7 @@ static void tell_shutdown(struct machine *m, bool guest, const char *reason)
 /* Is it to be cut, or has a drive's trigger cut it?  Then all drives are without. */
 static bool power_is_cut(struct machine *m)
 {
-	const char *by = m->cut_by ? m->cut_by : "by a signal";
+	const char *by = m->cut_by ? m->cut_by : stop_powercut() ? "by a signal" : NULL;
 
 	if (!m->cut_by && !stop_powercut() && !atomic_load(&m->powercut))
 		return false;

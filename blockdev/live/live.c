@@ -49,7 +49,10 @@ static struct live *live_of(struct disk_tap *t)
 
 /* ---- the cut ---- */
 
-void live_cut(struct live *l, const char *by)
+static const char follows[] = "with another drive";
+const char live_by_line[] = "by a line on the serial port", live_by_mark[] = "by a mark";
+
+static void cut_now(struct live *l, const char *by)
 {
 	if (l->cut || !l->watching)
 		return;
@@ -63,12 +66,17 @@ void live_cut(struct live *l, const char *by)
 		l->on_cut(l->arg);
 }
 
+void live_cut(struct live *l, const char *by)
+{
+	cut_now(l, by ? by : follows);
+}
+
 static void on_syncing(struct wcache_user *u)
 {
 	struct live *l = container_of(u, struct live, user);
 
 	if (l->armed)
-		live_cut(l, NULL);
+		cut_now(l, NULL);
 }
 
 void live_watch(struct live *l, bool on)
@@ -188,7 +196,7 @@ static void on_done(struct disk_tap *t, struct blk_req *r, bool wce, int err)
 	l->answered++;
 	if (l->armed ? l->armed_by == r
 		     : l->c->trigger == LIVE_AFTER && l->answered == l->c->n)
-		live_cut(l, NULL);
+		cut_now(l, NULL);
 }
 
 static void on_wce_submit(struct disk_tap *t, struct wce_change *c, bool wce)
@@ -310,16 +318,19 @@ static void say_where(const struct live *l, char *out, size_t size)
 		snprintf(out, size, "in write %" PRIu64, l->armed_at);
 }
 
-/* Who asked is no part of what happened: the number of requests is. */
+/* Who asked is no part of what happened: the number of requests is, or the other drive's. */
 static void say_again(const struct live *l, char *out, size_t size)
 {
 	struct live_config c = *l->c;
-	char n[24];
+	char n[24] = "";
 
-	if (l->by && l->at_answered && c.trigger != LIVE_SERIAL && c.trigger != LIVE_MARK) {
-		snprintf(n, sizeof(n), "%" PRIu64, l->at_answered);
-		c.trigger = LIVE_AFTER;
+	if (l->by && l->by != live_by_line && l->by != live_by_mark) {
+		c.trigger = LIVE_ASKED;
 		c.text = n;
+	}
+	if (c.trigger == LIVE_ASKED && l->by != follows && l->at_answered) {
+		c.trigger = LIVE_AFTER;
+		snprintf(n, sizeof(n), "%" PRIu64, l->at_answered);
 	}
 	live_again(&c, out, size);
 }
@@ -336,7 +347,7 @@ int live_leave(struct live *l, struct loop *loop, char *said, char *again)
 		" are there, %" PRIu64 " lost, %" PRIu64 " torn",
 		where, l->left.at_risk, l->left.kept, l->left.lost, l->left.torn);
 	say_again(l, again, LIVE_LINE);
-	if (l->by && l->in_flight) {
+	if (l->by && l->by != follows && l->in_flight) {
 		size_t n = strlen(again);
 
 		snprintf(again + n, LIVE_LINE - n, " (nearly: %" PRIu64 " more in flight)",

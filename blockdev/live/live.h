@@ -80,8 +80,9 @@ void live_free(struct live *l);
 struct disk_tap *live_tap(struct live *l);
 /* Before the first request: cut(arg) is called on the loop when the power is cut. */
 void live_on_cut(struct live *l, void (*cut)(void *arg), void *arg);
-/* Now.  by: who asked, as in "by a signal". */
+/* Now.  by: who asked, as in "by a signal", static; NULL: another drive's power is cut. */
 void live_cut(struct live *l, const char *by);
+extern const char live_by_line[], live_by_mark[]; /* when live_mark_cuts() says so */
 /*
  * From now on requests are the guest's: they count, may fail and may be cut in; or are no more.  At
  * first they are not.

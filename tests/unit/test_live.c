@@ -170,6 +170,14 @@ START_TEST(asked_for_it_can_be_repeated)
 	struct ctx c;
 
 	begin(&c, path, w, CACHE_WRITEBACK);
+	run(&c, "w0 f w1", 0);
+	live_cut(c.live, NULL);
+	ck_assert_int_eq(live_leave(c.live, c.l, said, again), 0);
+	end(&c);
+	ck_assert_ptr_nonnull(strstr(said, "cut with another drive: of 1 writes at risk"));
+	ck_assert_str_eq(again, "powercut=asked,policy=torn,seed=5,tear=512");
+	path = scratch_file(4 * BLOCK);
+	begin(&c, path, w, CACHE_WRITEBACK);
 	run(&c, "w0 f w1 w2", 0);
 	live_cut(c.live, "by a test");
 	ck_assert_int_eq(live_leave(c.live, c.l, said, again), 0);
