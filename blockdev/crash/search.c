@@ -17,6 +17,7 @@ struct tried {
 	struct crash_choice c;
 	uint32_t n_pending, n_lost;
 	struct fate_of *pending;
+	uint64_t says; /* what the command printed: see said() */
 	bool over, fails;
 };
 
@@ -81,6 +82,17 @@ static bool known_verdict(struct search_private *p, uint64_t key, bool *holds)
 
 /* ---- running ---- */
 
+/* What a command printed, but for its numbers: "order 3 is lost" is as good as "order 4 is". */
+static uint64_t said(const char *output)
+{
+	uint64_t h = 1;
+
+	for (; *output; output++)
+		if (*output < '0' || *output > '9')
+			h = (h ^ (uint8_t)*output) * 0x100000001b3ULL;
+	return h;
+}
+
 static struct checker_facts facts_at(const struct search *s, uint64_t at)
 {
 	struct checker_facts f = {.marks = 0};
@@ -125,6 +137,7 @@ static bool collect(struct search *s)
 	t = &p->tried[r.tag];
 	t->over = true;
 	t->fails = !r.holds;
+	t->says = said(r.output);
 	note_verdict(p, t->key, r.holds);
 	s->states++;
 	if (t->fails) {
@@ -325,7 +338,10 @@ static bool explains(const struct search *s, const struct reason *r, const struc
 	for (uint32_t i = 0; i < r->n_kept; i++)
 		if (!was_written(s, t, r->kept[i]) || fate_in(t, r->kept[i]) == FATE_LOST)
 			return false;
-	return t->at >= r->at || r->n_kept;
+	if (r->n_lost || r->n_kept)
+		return t->at >= r->at || r->n_kept;
+	/* Nothing need be lost: then there may be more than one thing that is wrong. */
+	return t->at >= r->at && (t->n_lost || t->says == said(r->output));
 }
 
 /* What was lost first, and what of the kept ones was submitted only after that was acknowledged. */

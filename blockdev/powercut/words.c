@@ -100,7 +100,9 @@ void reason_flush(const struct recording *r, const struct reason *why, char *out
 
 	*out = 0;
 	if (!why->n_lost) {
-		snprintf(out, room, "not a flush: all that had been written by then is there");
+		snprintf(out, room, "%s",
+			why->mark ? "an fsync in the guest: all that it had written is there"
+				  : "not a flush: all that had been written is there");
 		return;
 	}
 	if (why->after == SEARCH_NONE) {
