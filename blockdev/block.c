@@ -250,9 +250,9 @@ static int run_write(struct format *fmt, const struct blk_req *r)
 	return fmt->ops->write_compressed(fmt, r->iov, r->niov, r->off, r->len);
 }
 
-static int run_zeroes(struct format *fmt, const struct blk_req *r)
+static int run_zeroes(struct format *fmt, const struct blk_req *r, bool unmap)
 {
-	unsigned flags = fmt->unmap ? r->flags : r->flags & ~BLK_UNMAP;
+	unsigned flags = fmt->unmap && unmap ? BLK_UNMAP : 0;
 	int err = fmt->ops->zeroes ? fmt->ops->zeroes(fmt, r->off, r->len, flags) : -ENOTSUP;
 
 	return err == -ENOTSUP ? write_zeros(fmt, r->off, r->len) : err;
@@ -264,9 +264,11 @@ static int run_request(struct format *fmt, const struct blk_req *r)
 	case BLK_READ:
 		return fmt->ops->read(fmt, r->iov, r->niov, r->off, r->len);
 	case BLK_WRITE:
+		if (r->zeros)
+			return run_zeroes(fmt, r, r->disk->detect == DETECT_UNMAP);
 		return run_write(fmt, r);
 	case BLK_ZEROES:
-		return run_zeroes(fmt, r);
+		return run_zeroes(fmt, r, r->flags & BLK_UNMAP);
 	case BLK_DISCARD:
 		return fmt->ops->discard ? fmt->ops->discard(fmt, r->off, r->len) : 0;
 	case BLK_FLUSH:
@@ -420,6 +422,12 @@ static int refuse(const struct disk *d, const struct blk_req *r)
 	return 0;
 }
 
+static bool detected(const struct disk *d, const struct blk_req *r)
+{
+	return d->detect && r->op == BLK_WRITE && !(r->flags & BLK_COMPRESSED) &&
+	       iov_is_zero(r->iov, r->niov);
+}
+
 static void submit_flush(struct disk *d, struct blk_req *r)
 {
 	if (d->mode == CACHE_UNSAFE || all_committed(d)) {
@@ -447,8 +455,9 @@ void disk_submit(struct disk *d, struct blk_req *r)
 		submit_flush(d, r);
 	} else {
 		epoch_enter(d->fmt, r);
+		r->zeros = detected(d, r);
 		if (r->op > BLK_WRITE || (r->flags & BLK_COMPRESSED) || d->copy_on_read ||
-			!d->fmt->ops->try_submit(d->fmt, r)) {
+			r->zeros || !d->fmt->ops->try_submit(d->fmt, r)) {
 			r->start.fn = d->copy_on_read ? cor_fiber : request_fiber;
 			fiber_start_at(d->loop, &r->start, d->level);
 		}

@@ -35,6 +35,9 @@ extern const char *const cache_mode_names[]; /* NULL-terminated, in enum order *
 
 /* Writes of nothing but zeros become zeroes, or zeroes that need no space. */
 enum detect_zeroes { DETECT_OFF, DETECT_ON, DETECT_UNMAP };
+extern const char *const detect_zeroes_names[]; /* NULL-terminated, in enum order */
+
+#define CACHE_CLEAN_NEVER UINT64_MAX
 
 struct disk_tap;
 
@@ -82,7 +85,9 @@ struct disk_opts {
 	uint64_t cache_bytes;        /* both caches together; 0: automatic */
 	uint64_t l2_entry_bytes;     /* of the L2 cache; 0: automatic */
 	int lazy_refcounts;          /* 1: on, -1: off, 0: as the image says */
-	enum detect_zeroes detect_zeroes;
+	enum detect_zeroes detect_zeroes; /* UNMAP: with unmap only */
+	/* Tables not used for so many seconds leave memory; 0: as many as usual (600). */
+	uint64_t cache_clean_s;
 	struct disk_tap *tap; /* stays the caller's, outlives the disk; NULL: none */
 	unsigned level; /* 0; of a disk that is another's file: that one's and two */
 	bool copy_on_read;
@@ -148,6 +153,7 @@ struct blk_req {
 	uint64_t tick; /* the tap's */
 	int err;
 	bool durable;                /* must be durable before done() */
+	bool zeros;                  /* WRITE: of nothing but zeros, done as such */
 	uint64_t room[BLK_REQ_ROOM]; /* the one host operation of a mapped request */
 };
 

@@ -22,6 +22,7 @@ struct disk {
 	char *data_path; /* of an external data file, or NULL */
 	char *driver; /* disk_driver(), or NULL: the format's name */
 	unsigned level;       /* of its fibers: fiber_start_at() */
+	enum detect_zeroes detect;
 	bool copy_on_read;    /* what is read from below stays in the top layer */
 	struct fiber_lock cor_lock; /* with it, one change or copy at a time */
 	enum cache_mode mode;

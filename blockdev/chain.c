@@ -83,6 +83,7 @@ int chain_open(struct disk *d, const struct disk_opts *o, struct why *why)
 		.nolock = o->nolock,
 		.base = o->base,
 		.base_depth = o->base_depth,
+		.cache_clean_s = o->cache_clean_s,
 		.l2_cache_bytes = o->l2_cache_bytes,
 		.refcount_cache_bytes = o->refcount_cache_bytes};
 	struct why inner = {""};

@@ -11,6 +11,7 @@
 
 const char *const cache_mode_names[] = {
 	"writeback", "none", "writethrough", "directsync", "unsafe", NULL};
+const char *const detect_zeroes_names[] = {"off", "on", "unmap", NULL};
 
 int cache_mode_parse(const char *name, enum cache_mode *out)
 {
@@ -119,6 +120,7 @@ static int disk_new(struct file *f, const struct disk_opts *o, struct disk **out
 	d->level = o->level;
 	d->told = o->quiet;
 	d->tap = o->tap;
+	d->detect = o->detect_zeroes;
 	block_init(d);
 	return d->path ? 0 : -ENOMEM;
 }

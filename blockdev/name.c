@@ -254,7 +254,6 @@ static int take_data_file(struct image_name *n, struct why *why)
 static int read_discard(const struct opts *o, struct disk_opts *out, struct why *why)
 {
 	const char *v = opts_get(o, "discard"), *zeroes = opts_get(o, "detect-zeroes");
-	static const char *const kinds[] = {"off", "on", "unmap"};
 
 	if (v && (!strcmp(v, "unmap") || !strcmp(v, "on")))
 		out->unmap = true;
@@ -262,16 +261,19 @@ static int read_discard(const struct opts *o, struct disk_opts *out, struct why 
 		out->unmap = false;
 	else if (v)
 		return why_set(why, -EINVAL, "Invalid discard option");
-	for (unsigned i = 0; zeroes && i < ARRAY_SIZE(kinds); i++)
-		if (!strcmp(zeroes, kinds[i])) {
-			if (i == 2 && !out->unmap)
-				return why_set(why, -EINVAL,
-					"setting detect-zeroes to unmap is not allowed without "
-					"setting discard operation to unmap");
+	for (unsigned i = 0; zeroes && detect_zeroes_names[i]; i++)
+		if (!strcmp(zeroes, detect_zeroes_names[i])) {
 			out->detect_zeroes = (enum detect_zeroes)i;
-			return 0;
+			zeroes = NULL;
+			break;
 		}
-	return zeroes ? why_set(why, -EINVAL, "invalid parameter value: %s", zeroes) : 0;
+	if (zeroes)
+		return why_set(why, -EINVAL, "invalid parameter value: %s", zeroes);
+	if (out->detect_zeroes == DETECT_UNMAP && !out->unmap)
+		return why_set(why, -EINVAL,
+			"setting detect-zeroes to unmap is not allowed without setting discard "
+			"operation to unmap");
+	return 0;
 }
 
 static int read_cache(const struct opts *o, struct disk_opts *out, struct why *why)
@@ -385,6 +387,8 @@ static int read_qcow2(const struct opts *o, struct disk_opts *out, struct why *w
 			"same time");
 	if (!err && interval > UINT32_MAX)
 		err = why_set(why, -EINVAL, "Cache clean interval too big");
+	if (!err && opts_has(o, "cache-clean-interval"))
+		out->cache_clean_s = interval ? interval : CACHE_CLEAN_NEVER;
 	return err;
 }
 

@@ -19,6 +19,7 @@
 static const char *const iface_names[] = {"virtio", "ide", NULL};
 static const char *const format_names[] = {"raw", "qcow2", NULL};
 static const char *const media_names[] = {"disk", "cdrom", NULL};
+static const char *const discard_names[] = {"ignore", "unmap", NULL};
 static const char *const lie_names[] = {"no", "flush", NULL};
 static const char *const aio_names[] = {"io_uring", "threads", NULL};
 static const enum loop_aio aio_values[] = {LOOP_AIO_URING, LOOP_AIO_THREADS};
@@ -52,6 +53,13 @@ static const struct opt drive_table[] = {
 		.names = media_names},
 	{OPT("readonly", OPT_ON_OFF, DRIVE(readonly), "on|off",
 		"the guest may not write (default off)")},
+	{OPT("discard", OPT_ENUM, DRIVE(discard), "ignore|unmap",
+		 "unmap: what the guest discards is given back to the host (default ignore)"),
+		.names = discard_names},
+	{OPT("detect-zeroes", OPT_ENUM, DRIVE(detect_zeroes), "off|on|unmap",
+		 "on: writes of nothing but zeros need no data; unmap: and keep no space, with\n"
+		 "discard=unmap (default off)"),
+		.names = detect_zeroes_names},
 	{OPT("aio", OPT_ENUM, DRIVE(aio), "io_uring|threads",
 		 "how the host is asked (default: io_uring, threads where that is forbidden)"),
 		.names = aio_names},
@@ -92,6 +100,9 @@ static const struct opt drive_table[] = {
 	{OPT("refcount-cache-size", OPT_SIZE, DRIVE(refcount_cache_bytes), "SIZE",
 		 "memory for qcow2's reference counts"),
 		.min = 4096, .max = 1024 * GiB},
+	{OPT("cache-clean-interval", OPT_UINT, DRIVE(cache_clean_s), "SECONDS",
+		 "what of them was not used for so long leaves memory (default 600; 0: never)"),
+		.max = INT32_MAX},
 	{0},
 };
 
@@ -108,7 +119,7 @@ static int drive_new(struct run_options *o, const char *words, struct run_drive 
 		return -ENOMEM;
 	o->drives[o->n_drives++] = d;
 	d->format = d->aio = -1;
-	d->index = UINT_MAX;
+	d->index = d->cache_clean_s = UINT_MAX;
 	d->legacy_off = true;
 	d->text = strdup(words);
 	*out = d;
@@ -311,6 +322,11 @@ void run_options_drive(const struct run_drive *d, struct drive_config *out)
 			.cache = (enum cache_mode)d->cache,
 			.readonly = d->readonly || d->media,
 			.nosync = d->lie,
+			.unmap = d->discard,
+			.detect_zeroes = (enum detect_zeroes)d->detect_zeroes,
+			.cache_clean_s = d->cache_clean_s == UINT_MAX ? 0
+					 : d->cache_clean_s	      ? d->cache_clean_s
+								      : CACHE_CLEAN_NEVER,
 			.l2_cache_bytes = d->l2_cache_bytes,
 			.refcount_cache_bytes = d->refcount_cache_bytes},
 		.aio = d->aio < 0 ? LOOP_AIO_AUTO : aio_values[d->aio],

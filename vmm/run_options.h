@@ -30,7 +30,9 @@ struct run_drive {
 	int media; /* 1: a CD-ROM */
 	unsigned index;
 	unsigned queues;
+	int discard, detect_zeroes; /* discard 1: unmap */
 	uint64_t l2_cache_bytes, refcount_cache_bytes;
+	unsigned cache_clean_s; /* UINT_MAX: not said */
 };
 
 /* As options_parse(); everything that can be checked without opening anything is checked. */

@@ -39,6 +39,24 @@ uint64_t iov_bytes(const struct iovec *iov, int niov)
 	return sum;
 }
 
+bool mem_is_zero(const void *buf, size_t len)
+{
+	const unsigned char *p = buf;
+
+	for (size_t i = 0; i < len && i < 16; i++)
+		if (p[i])
+			return false;
+	return len <= 16 || !memcmp(p, p + 16, len - 16);
+}
+
+bool iov_is_zero(const struct iovec *iov, int niov)
+{
+	for (int i = 0; i < niov; i++)
+		if (!mem_is_zero(iov[i].iov_base, iov[i].iov_len))
+			return false;
+	return true;
+}
+
 void *file_buf(uint64_t len)
 {
 	void *p = aligned_alloc(PAGE, round_up(max_u64(len, 1), PAGE));

@@ -237,6 +237,9 @@ enum prealloc {
 must_check int file_preallocate(struct file *f, uint64_t off, uint64_t len, enum prealloc how);
 
 uint64_t iov_bytes(const struct iovec *iov, int niov);
+/* Nothing but zeros? */
+bool mem_is_zero(const void *buf, size_t len);
+bool iov_is_zero(const struct iovec *iov, int niov);
 /* Memory for metadata and bounce buffers: page aligned, zeroed; free with free(). */
 void *file_buf(uint64_t len);
 

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include "blockdev/img/open.h"
+#include "blockdev/name.h"
 #include "blockdev/qcow2/format.h"
 
 enum {
@@ -35,6 +36,8 @@ struct job {
 	unsigned fix;
 	struct qcow2_check res;
 	struct why why;
+	char data_file[1024];
+	bool has_data_file;
 };
 
 static int parse_repair(const char *text, unsigned *fix)
@@ -143,7 +146,7 @@ static char *option_value(const char *text, const char *key)
 /* The image, open; with whatever is said to find it. */
 struct image {
 	struct loop *loop;
-	struct file *file;
+	struct file *file, *data; /* data: an external data file, or NULL */
 	const char *shown; /* in messages: as on the command line */
 	char *path, *format;
 	bool raw;
@@ -286,11 +289,39 @@ static int look(void *arg)
 	if (!err && h.unknown_features[0])
 		err = why_set(&j->why, -ENOTSUP, "Unsupported qcow2 feature(s): %s",
 			h.unknown_features);
+	j->has_data_file = !err && (h.incompatible & QCOW2_INCOMPAT_DATA_FILE);
+	if (j->has_data_file)
+		snprintf(j->data_file, sizeof(j->data_file), "%s", h.data_file);
 	return err;
 }
 
+/* Nothing of it is checked, but without it there is no image. */
+static int open_data(struct image *im, const struct options *o, const char *name)
+{
+	char *given = o->image_opts ? option_value(o->filename, "data-file.filename") : NULL;
+	char *path = NULL;
+	struct disk_opts how = {.cache = o->cache, .readonly = !o->fix, .nolock = o->unlocked};
+	struct why why = {""}, inner = {""};
+	int err;
+
+	if (given)
+		name = given;
+	if (!name[0]) {
+		err = why_set(&why, -EINVAL, "'data-file' is required for this image");
+	} else {
+		err = name_open_data(im->loop, &how, name, &im->data, &path, &inner);
+		if (err && inner.text[0])
+			why = inner;
+		else if (err)
+			why_set(&why, err, "Could not open '%s': %s", name, strerror(-err));
+	}
+	free(path);
+	free(given);
+	return err ? failed_to_open(im, &why, err) : 0;
+}
+
 /* -EMEDIUMTYPE is an answer only to somebody who has not said what it must be. */
-static int look_at_header(struct image *im)
+static int look_at_header(struct image *im, const struct options *o)
 {
 	struct job j = {.file = im->file};
 	int err = fiber_run(im->loop, look, &j);
@@ -299,7 +330,9 @@ static int look_at_header(struct image *im)
 		im->raw = true;
 		return 0;
 	}
-	return err ? failed_to_open(im, &j.why, err) : 0;
+	if (err)
+		return failed_to_open(im, &j.why, err);
+	return j.has_data_file ? open_data(im, o, j.data_file) : 0;
 }
 
 static int image_name(struct image *im, const struct options *o)
@@ -348,11 +381,13 @@ static int image_open(struct image *im, const struct options *o)
 	if (err)
 		return failed_to_open(im, &why, err);
 	im->raw = im->format && !strcmp(im->format, "raw");
-	return im->raw ? 0 : look_at_header(im);
+	return im->raw ? 0 : look_at_header(im, o);
 }
 
 static void image_close(struct image *im)
 {
+	if (im->data)
+		file_close(im->data);
 	if (im->file)
 		file_close(im->file);
 	if (im->loop)

@@ -107,11 +107,11 @@ static uint64_t first_nonzero(const uint8_t *a, uint64_t len)
 {
 	uint64_t at = 0, n;
 
-	if (img_is_zero(a, len))
+	if (mem_is_zero(a, len))
 		return len;
 	for (; at < len; at += n) {
 		n = min_u64(SECTOR, len - at);
-		if (!img_is_zero(a + at, n))
+		if (!mem_is_zero(a + at, n))
 			break;
 	}
 	return at;

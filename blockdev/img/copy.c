@@ -308,7 +308,7 @@ static uint64_t run_at(
 
 	while (end < p->len) {
 		uint64_t n = min_u64(s->unit - (p->off + end) % s->unit, p->len - end);
-		bool z = img_is_zero(buf + end, n);
+		bool z = mem_is_zero(buf + end, n);
 
 		if (end == at)
 			*zero = z;
@@ -359,7 +359,7 @@ static void submit_piece(struct worker *w, const struct piece *p)
 		submit_zeros(w, p->off, p->len);
 	else if (!c->compress)
 		submit_data(w, p);
-	else if (c->min_sparse && img_is_zero(w->buf, p->len))
+	else if (c->min_sparse && mem_is_zero(w->buf, p->len))
 		submit_zeros(w, p->off, p->len);
 	else
 		submit_part(w, BLK_WRITE, BLK_COMPRESSED, w->buf, p->off, p->len);

@@ -127,16 +127,6 @@ int img_parse_number(
 }
 
 /* The first bytes seldom lie; then each byte equals the one 16 before it. */
-bool img_is_zero(const void *buf, size_t len)
-{
-	const unsigned char *p = buf;
-
-	for (size_t i = 0; i < len && i < 16; i++)
-		if (p[i])
-			return false;
-	return len <= 16 || !memcmp(p, p + 16, len - 16);
-}
-
 void *img_data_buf(uint64_t len)
 {
 	void *p;

@@ -41,8 +41,6 @@ int img_try_help(const char *fmt, ...) printf_like(1, 2);
 must_check int img_parse_number(
 	const char *what, const char *text, uint64_t min, uint64_t max, uint64_t *out);
 
-/* Does buf hold nothing but zeros? */
-bool img_is_zero(const void *buf, size_t len);
 /* Memory for data, as O_DIRECT wants it; NULL: none.  Free with free(). */
 void *img_data_buf(uint64_t len);
 

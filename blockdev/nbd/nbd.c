@@ -36,7 +36,7 @@
 #define THREADS "16"
 
 struct nbd_options {
-	const char *image, *format, *cache, *discard, *aio;
+	const char *image, *format, *cache, *discard, *detect, *aio;
 	const char *socket, *port, *address;
 	const char *name, *description, *pid_file;
 	unsigned shared;
@@ -92,7 +92,8 @@ static const char help[] =
 	"  --discard=MODE            ignore (default): trims do nothing; unmap: they give\n"
 	"                            space back\n"
 	"  --aio=MODE                io_uring (default, where permitted) or threads\n"
-	"  --detect-zeroes=off       zeros that are written are written\n\n"
+	"  --detect-zeroes=MODE      off (default); on: zeros that are written need no data;\n"
+	"                            unmap: and keep no space, with --discard=unmap\n\n"
 	"Examples:\n"
 	"  sluice nbd -k /tmp/disk.sock -f qcow2 disk.qcow2\n"
 	"      serves one client at /tmp/disk.sock, then ends\n"
@@ -245,8 +246,12 @@ static int parse_value(struct nbd_options *o, int c, const char *value)
 	case OPT_AIO:
 		return parse_aio(o, value);
 	case OPT_DETECT:
-		if (strcmp(value, "off") != 0)
-			return mistake("Invalid detect-zeroes mode `%s': only off is there", value);
+		o->detect = NULL;
+		for (unsigned i = 0; detect_zeroes_names[i]; i++)
+			if (!strcmp(value, detect_zeroes_names[i]))
+				o->detect = detect_zeroes_names[i];
+		if (!o->detect)
+			return mistake("Invalid detect-zeroes mode `%s'", value);
 	}
 	return 0;
 }
@@ -392,6 +397,7 @@ static int nbdkit_words(
 	err |= word_key(w, "format", o->format);
 	err |= word_key(w, "cache", o->cache);
 	err |= word_key(w, "discard", o->discard);
+	err |= word_key(w, "detect-zeroes", o->detect);
 	err |= word_key(w, "aio", o->aio);
 	err |= word_key(w, "readonly", o->readonly ? "true" : NULL);
 	err |= word_key(w, "shared", shared);

@@ -95,6 +95,17 @@ static int parse_discard(const char *value)
 	return -1;
 }
 
+static int parse_detect(const char *value)
+{
+	for (unsigned i = 0; detect_zeroes_names[i]; i++)
+		if (!strcmp(value, detect_zeroes_names[i])) {
+			config.disk.detect_zeroes = (enum detect_zeroes)i;
+			return 0;
+		}
+	nbdkit_error("detect-zeroes=%s: expected off, on or unmap", value);
+	return -1;
+}
+
 static int parse_aio(const char *value)
 {
 	if (!strcmp(value, "io_uring")) {
@@ -123,6 +134,8 @@ static int plugin_config(const char *key, const char *value)
 		return parse_cache(value);
 	if (!strcmp(key, "discard"))
 		return parse_discard(value);
+	if (!strcmp(key, "detect-zeroes"))
+		return parse_detect(value);
 	if (!strcmp(key, "aio"))
 		return parse_aio(value);
 	if (!strcmp(key, "readonly"))
@@ -163,6 +176,7 @@ static const char config_help[] =
 	"format=raw|qcow2      its format; guessed if not given\n"
 	"cache=MODE            writeback, none, writethrough, directsync or unsafe\n"
 	"discard=ignore|unmap  whether trims give space back\n"
+	"detect-zeroes=MODE    off, on or unmap: writes of zeros need no data, or no space\n"
 	"aio=io_uring|threads  how the host is asked\n"
 	"readonly=BOOL         open the image read-only\n"
 	"shared=N              clients at once (1); 0: any number\n"

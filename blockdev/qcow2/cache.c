@@ -101,6 +101,7 @@ static void unhash(struct cache *c, struct slice *s)
 
 static void touch(struct cache *c, struct slice *s)
 {
+	s->used = true;
 	list_del(&s->lru);
 	list_add_tail(&c->lru, &s->lru);
 }
@@ -116,13 +117,18 @@ struct slice *cache_peek(struct cache *c, uint64_t host_off)
 	return s;
 }
 
+static bool can_leave(const struct slice *s)
+{
+	return !s->pins && !s->dirty && !s->writing && !s->loading;
+}
+
 static struct slice *victim(struct cache *c)
 {
 	list_for_each(p, &c->lru)
 	{
 		struct slice *s = list_entry(p, struct slice, lru);
 
-		if (!s->pins && !s->dirty && !s->writing && !s->loading)
+		if (can_leave(s))
 			return s;
 	}
 	return NULL;
@@ -271,6 +277,36 @@ void cache_written(struct cache *c, struct slice *s, uint8_t failed)
 	/* Also when it is dirty again: who waits for a slice can now have it written back. */
 	if (!s->writing)
 		fiber_queue_wake_all(&c->q);
+}
+
+/* Slices [from, to), a page or one slice, hold nothing. */
+static void give_back(struct cache *c, uint32_t from, uint32_t to)
+{
+	for (uint32_t i = from; i < to; i++)
+		if (c->slices[i].host_off)
+			return;
+	/* Memory that it keeps does no harm. */
+	(void)madvise(c->slices[from].data, (uint64_t)(to - from) * c->slice_bytes, MADV_DONTNEED);
+}
+
+void cache_clean(struct cache *c)
+{
+	uint32_t page = max_u64(SLICE_BYTES_MAX / c->slice_bytes, 1);
+	bool forgot = false;
+
+	for (uint32_t i = 0; i < c->n_slices; i++) {
+		struct slice *s = &c->slices[i];
+
+		if (s->host_off && !s->used && can_leave(s)) {
+			unhash(c, s);
+			forgot = true;
+		}
+		s->used = false;
+		if ((i + 1) % page == 0 && forgot) {
+			give_back(c, i + 1 - page, i + 1);
+			forgot = false;
+		}
+	}
 }
 
 void cache_drop(struct cache *c)

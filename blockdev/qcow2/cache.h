@@ -27,6 +27,7 @@ struct slice {
 	uint8_t writing; /* staged copies on their way to the file */
 	uint16_t pins;
 	bool loading;
+	bool used;       /* since cache_clean() was here */
 	struct list lru;        /* oldest first; on the cache's free or lru list */
 	struct list dirty_link; /* on cache->dirty while dirty */
 	struct slice *hash_next;
@@ -70,6 +71,11 @@ void cache_dirty(struct cache *c, struct slice *s, uint32_t off, uint32_t len, u
 uint8_t cache_stage(struct cache *c, struct slice *s);
 /* failed: the sectors that did not reach the file and are dirty again. */
 void cache_written(struct cache *c, struct slice *s, uint8_t failed);
+/*
+ * Forgets what is neither dirty nor borrowed and was not used since the last call; whole pages of
+ * memory go back to the host.
+ */
+void cache_clean(struct cache *c);
 /* Forgets all; nothing is dirty or borrowed. */
 void cache_drop(struct cache *c);
 /* Forgets [host_off, host_off+len), dirty or not: a table that is not one any more. */

@@ -100,8 +100,32 @@ static int load(struct qcow2 *q, const struct disk_opts *o, struct why *why)
 	return err;
 }
 
+#define CLEAN_S 600
+
+static void clean_caches(struct loop_timer *t)
+{
+	struct qcow2 *q = container_of(t, struct qcow2, clean);
+
+	cache_clean(&q->l2);
+	cache_clean(&q->refs);
+	loop_timer_set(q->fmt.file->loop, t, loop_now_ns() + q->clean_ns);
+}
+
+static void start_cleaning(struct qcow2 *q, const struct disk_opts *o)
+{
+	uint64_t s = o->cache_clean_s ? o->cache_clean_s : CLEAN_S;
+
+	if (s == CACHE_CLEAN_NEVER)
+		return;
+	q->clean.fn = clean_caches;
+	q->clean_ns = min_u64(s, UINT32_MAX) * 1000000000U;
+	loop_timer_set(q->fmt.file->loop, &q->clean, loop_now_ns() + q->clean_ns);
+}
+
 static void unload(struct qcow2 *q)
 {
+	if (q->clean_ns)
+		loop_timer_cancel(q->fmt.file->loop, &q->clean);
 	qcow2_overlap_fini(q);
 	cache_fini(&q->l2);
 	cache_fini(&q->refs);
@@ -172,6 +196,7 @@ static int qcow2_open(
 		err = clear_autoclear(q);
 	if (err)
 		goto out;
+	start_cleaning(q, o);
 	*out = &q->fmt;
 	return 0;
 out:

@@ -61,6 +61,8 @@ struct qcow2 {
 	uint32_t unit_bits; /* what maps alike: a subcluster then, else a cluster */
 	struct mem_table l1, reftable;
 	struct cache l2, refs;
+	struct loop_timer clean; /* of both caches */
+	uint64_t clean_ns;       /* how often; 0: never */
 
 	struct run runs[RUNS_MAX];
 	uint32_t n_runs;

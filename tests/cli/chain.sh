@@ -103,6 +103,9 @@ info e
 map e
 map --image-opts file.filename=e,data-file.driver=file,data-file.filename=dg
 map --image-opts file.filename=e,data-file.filename=nope
+check --image-opts driver=qcow2,file.filename=e,data-file.filename=nope
+check -r all --image-opts driver=qcow2,file.filename=e,data-file.filename=nope
+check --image-opts driver=qcow2,file.filename=e,data-file.filename=dg
 map --image-opts file.filename=x,data-file.filename=dg
 map --image-opts file.filename=e,data-file=dg
 amend -o data_file_raw=on h

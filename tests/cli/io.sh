@@ -232,6 +232,27 @@ CASES
 [ $n -gt 50 ] || bad=1
 verdict $bad "$n runs print what qemu-io prints"
 
+# --- zeros that are written and seen ----------------------------------------------------------
+
+# kinds PROGRAM MODE: what the image holds where after writes of zeros.
+kinds() {
+	cp base.qcow2 img.qcow2
+	eval "$1 -c 'write -P 0 0 32k' -c 'write -P 0 64k 64k' -c 'write -P 7 1M 128k' \
+		-c 'write -P 0 1M 64k' -c 'write -P 1 3M 64k' -c 'write -P 0 2M 64k' \
+		--image-opts driver=qcow2,file.filename=img.qcow2,$2" >/dev/null
+	qemu-img map --output json img.qcow2 | sed 's/, "offset.*//'
+}
+
+bad=0
+for mode in off on unmap,discard=unmap; do
+	kinds qemu-io detect-zeroes=$mode >q.map
+	kinds "\"$SLUICE\" io" detect-zeroes=$mode >s.map
+	diff q.map s.map >why && cmp -s q.map last.map && echo "nothing detected" >why
+	[ ! -s why ] || { bad=1; echo "  | $mode"; sed 's/^/  | /' why; }
+	cp q.map last.map
+done
+verdict $bad "zeros are detected as the peer does"
+
 # --- help: every command's, to the byte -------------------------------------------------------
 
 bad=0
