@@ -637,22 +637,6 @@ int disk_snapshot_load(struct disk *d, const char *id, const char *name, struct 
 	return d->fmt->ops->snapshot_load(d->fmt, id, name, why);
 }
 
-int disk_resize(struct disk *d, uint64_t size, enum prealloc how, struct why *why)
-{
-	if (d->readonly)
-		return -EROFS;
-	if (!d->fmt->ops->resize)
-		return -ENOTSUP;
-	return d->fmt->ops->resize(d->fmt, size, how, why);
-}
-
-int disk_make_empty(struct disk *d)
-{
-	if (d->readonly)
-		return -EROFS;
-	return d->fmt->ops->make_empty ? d->fmt->ops->make_empty(d->fmt) : -ENOTSUP;
-}
-
 int disk_vmstate(struct disk *d, void *buf, uint64_t off, uint64_t len, bool write)
 {
 	struct iovec iov = {buf, len};
@@ -668,22 +652,6 @@ int disk_vmstate(struct disk *d, void *buf, uint64_t off, uint64_t len, bool wri
 	err = d->fmt->ops->vmstate(d->fmt, &iov, 1, off, len, write);
 	d->acked += write; /* by nobody; but there is something to flush */
 	return !err && write && !disk_wce(d) ? disk_flush(d) : err;
-}
-
-int disk_set_backing(struct disk *d, const char *name, const char *format, struct why *why)
-{
-	if (d->readonly)
-		return -EROFS;
-	if (!d->fmt->ops->set_backing)
-		return -ENOTSUP;
-	return d->fmt->ops->set_backing(d->fmt, name, format, why);
-}
-
-int disk_amend(struct disk *d, const struct disk_amend *a, struct why *why)
-{
-	if (d->readonly)
-		return -EROFS;
-	return d->fmt->ops->amend ? d->fmt->ops->amend(d->fmt, a, why) : -ENOTSUP;
 }
 
 void block_init(struct disk *d)

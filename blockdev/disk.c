@@ -315,6 +315,40 @@ uint64_t disk_vmstate_offset(const struct disk *d)
 	return d->fmt->ops->vmstate_offset ? d->fmt->ops->vmstate_offset(d->fmt) : 0;
 }
 
+/* ---- what changes the image as a whole ---- */
+
+int disk_resize(struct disk *d, uint64_t size, enum prealloc how, struct why *why)
+{
+	if (d->readonly)
+		return -EROFS;
+	if (!d->fmt->ops->resize)
+		return -ENOTSUP;
+	return d->fmt->ops->resize(d->fmt, size, how, why);
+}
+
+int disk_make_empty(struct disk *d)
+{
+	if (d->readonly)
+		return -EROFS;
+	return d->fmt->ops->make_empty ? d->fmt->ops->make_empty(d->fmt) : -ENOTSUP;
+}
+
+int disk_set_backing(struct disk *d, const char *name, const char *format, struct why *why)
+{
+	if (d->readonly)
+		return -EROFS;
+	if (!d->fmt->ops->set_backing)
+		return -ENOTSUP;
+	return d->fmt->ops->set_backing(d->fmt, name, format, why);
+}
+
+int disk_amend(struct disk *d, const struct disk_amend *a, struct why *why)
+{
+	if (d->readonly)
+		return -EROFS;
+	return d->fmt->ops->amend ? d->fmt->ops->amend(d->fmt, a, why) : -ENOTSUP;
+}
+
 /* ---- break points ---- */
 
 static struct inject *inject_below(const struct disk *d)

@@ -162,15 +162,10 @@ static int check_kind(int fd, struct why *why)
 	return how < 0 || fcntl(fd, F_SETFL, how & ~O_NONBLOCK) < 0 ? -errno : 0;
 }
 
-static int lock_and_truncate(int fd, unsigned flags, struct why *why)
+static int empty(int fd)
 {
 	struct stat st;
-	int err = 0;
 
-	if (!(flags & FILE_NOLOCK))
-		err = image_lock(fd, flags & FILE_RDWR, why);
-	if (err || !(flags & FILE_CREATE))
-		return err;
 	if (fstat(fd, &st) < 0)
 		return -errno;
 	return S_ISREG(st.st_mode) && ftruncate(fd, 0) < 0 ? -errno : 0;
@@ -188,9 +183,11 @@ int file_open(struct loop *l, const char *path, unsigned flags, struct file **ou
 	if (fd < 0)
 		return fd;
 	err = check_kind(fd, why);
-	if (!err)
-		err = lock_and_truncate(fd, flags, why);
+	if (!err && !(flags & FILE_NOLOCK))
+		err = image_lock(fd, flags & FILE_RDWR, why);
 	locked = !err;
+	if (!err && (flags & FILE_CREATE))
+		err = empty(fd);
 	if (!err)
 		err = engine_open(l, fd, flags & FILE_DIRECT, !(flags & FILE_RDWR), &f);
 	if (err) {

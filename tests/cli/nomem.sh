@@ -41,7 +41,7 @@ make_images() {
 run() { # N ALL COMMAND...
 	at=$1 all=$2
 	shift 2
-	timeout 20 env NOMEM_AT="$at" NOMEM_ALL="$all" NOMEM_SAY=count \
+	timeout 20 env FAIL_AT="$at" FAIL_ALL="$all" FAIL_SAY=count \
 		LD_PRELOAD="$SRC/build/nomem.so" "$@" >out 2>err
 }
 
