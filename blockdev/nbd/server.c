@@ -217,6 +217,8 @@ static void *server_main(void *arg)
 		answer(s, err);
 		return NULL;
 	}
+	/* Who waits for an answer is another thread, and so, often, is the client's. */
+	loop_never_spins(s->loop);
 	err = disk_open(s->loop, s->opts, &s->disk, &s->open_why);
 	answer(s, err);
 	if (!err) {

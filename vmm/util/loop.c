@@ -368,6 +368,11 @@ void loop_copies(struct loop *l, bool ahead)
 	l->reads_aside = ahead;
 }
 
+void loop_never_spins(struct loop *l)
+{
+	l->never_spins = true;
+}
+
 void loop_complete(struct loop *l, struct loop_op *op, int64_t res)
 {
 	l->in_flight++;

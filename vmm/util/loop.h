@@ -78,6 +78,8 @@ void loop_submit(struct loop *l, struct loop_op *op);
  * own thread; with ahead, reads never are.  So one core reads what another one writes.
  */
 void loop_copies(struct loop *l, bool ahead);
+/* From now on it sleeps at once: other threads that it works for need the processor. */
+void loop_never_spins(struct loop *l);
 /* For layers that know the result without the host: done(op, res) runs later in this turn. */
 void loop_complete(struct loop *l, struct loop_op *op, int64_t res);
 

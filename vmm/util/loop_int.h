@@ -53,6 +53,7 @@ struct loop {
 	unsigned n_polls;
 	uint64_t syscalls;
 	bool copies, reads_aside; /* see loop_copies() */
+	bool never_spins;
 
 	struct offload_pool *offload; /* offload.c's */
 

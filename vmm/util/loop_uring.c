@@ -283,7 +283,7 @@ static bool spin(struct loop *l, struct uring *u)
 	struct spins *s = u->n_ops ? &u->for_ops : &u->for_polls;
 	uint64_t end;
 
-	if (u->one_cpu || (!u->n_ops && !l->n_polls))
+	if (u->one_cpu || l->never_spins || (!u->n_ops && !l->n_polls))
 		return false;
 	if (s->skip) {
 		s->skip--;
