@@ -25,7 +25,7 @@ second() {
 
 dd if=/dev/vda bs=512 skip=2 count=2 2>/dev/null | hexdump -C | grep -q '53 ef' &&
 	again=1
-for d in vda sda; do
+for d in vda $(ide 0 0); do
 	if [ "$again" ]; then second $d; else first $d; fi
 done
 [ "$again$failed" ] || end=reboot

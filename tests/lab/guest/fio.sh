@@ -11,7 +11,7 @@ verify() {
 	check "$words" chroot /mnt /bin/fio --name=verify --thread --eta=never \
 		--aux-path=/tmp --direct=1 --rw=randwrite --verify=crc32c --verify_fatal=1 "$@"
 }
-for d in vda sda; do
+for d in vda $(ide 0 0); do
 	verify "$d: requests of many sizes, one at a time, flushed now and then" \
 		--filename=/dev/$d --size=8M --bsrange=4k-128k --fsync=8 --ioengine=psync
 	verify "$d: of one sector, many at a time" --filename=/dev/$d --offset=8M --size=512k \

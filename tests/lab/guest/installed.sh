@@ -11,6 +11,10 @@ if dmesg -r | grep -E "$bad" >/tmp/trouble; then
 else
 	ok "the kernel complains of nothing"
 fi
+for i in $(seq 60); do
+	ls /dev/[vs]da1 /dev/sr0 2>/dev/null | grep -q . && break
+	sleep 1
+done
 if [ -e /dev/sr0 ]; then
 	disk=/dev/sr0 kind=iso9660
 else

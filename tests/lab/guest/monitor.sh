@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 # monitor.sh - the write cache of an IDE disk, switched from outside and then from inside.
 
-w() { /bin/hdparm -W /dev/sda | sed -n 's/.*write-caching *= *\([01]\).*/\1/p'; }
-writes() { dd if=/dev/zero of=/dev/sda bs=4k count=30 oflag=direct 2>/dev/null; }
+d=$(ide 0 0)
+w() { /bin/hdparm -W /dev/$d | sed -n 's/.*write-caching *= *\([01]\).*/\1/p'; }
+writes() { dd if=/dev/zero of=/dev/$d bs=4k count=30 oflag=direct 2>/dev/null; }
 
 check "the cache is on" test "$(w)" = 1
 writes || fail "writes"
@@ -13,7 +14,7 @@ for i in $(seq 120); do
 done
 check "the drive says that somebody has switched it off" test "$(w)" = 0
 writes || fail "writes"
-/bin/hdparm -q -W 1 /dev/sda
+/bin/hdparm -q -W 1 /dev/$d
 check "it can be switched on from inside" test "$(w)" = 1
 echo "switched on"
 sleep 10
