@@ -325,7 +325,15 @@ struct disk_amend {
 	uint64_t size;
 	const char *data_file; /* name of the external data file; "": the image does not say */
 	bool set_raw, raw;     /* is it good as a raw image? */
+	/* How far it is, or NULL.  total may grow meanwhile. */
+	void (*progress)(void *arg, uint64_t done, uint64_t total);
+	void *progress_arg;
 };
+static inline void disk_amend_progress(const struct disk_amend *a, uint64_t done, uint64_t total)
+{
+	if (a->progress)
+		a->progress(a->progress_arg, done, total);
+}
 /* In a fiber, nothing in flight.  Durable when it returns 0; -errno with words. */
 must_check int disk_amend(struct disk *d, const struct disk_amend *a, struct why *why);
 

@@ -119,6 +119,8 @@ R8: a longer header, step by step|blockdev/qcow2/header_rewrite.c|4k upkeep belo
 	's/return err \? err : sync_to\(&r->q->fmt.*?;/return err;/'
 R8: a longer header goes by a short one|blockdev/qcow2/header_rewrite.c|s:20000:4k upkeep below|
 	's/if \(!memcmp\(r->old \+ SECTOR.*?\n.*?;/return put(r, r->next, 0, size);/'
+R2: new counts before the header|blockdev/qcow2/refcount_width.c|s:3000:512 upkeep 1-bit|
+	's/return err \? err : sync_to\(&q->fmt.*?;/return err;/'
 R4: no zero clusters before version 2|blockdev/qcow2/amend.c|4k upkeep|
 	's/err = expand_zeros\(q\);/err = 0;/'
 R4: counts are written before version 2|blockdev/qcow2/amend.c|512 upkeep lazy|

@@ -48,6 +48,11 @@ static int understand(struct command *c)
 	return 0;
 }
 
+static void tell(void *arg, uint64_t done, uint64_t total)
+{
+	progress_set(arg, done, total);
+}
+
 static int amend_fiber(void *arg)
 {
 	struct command *c = arg;
@@ -74,6 +79,9 @@ static int amend_open(struct command *c, struct loop *l)
 		err = understand(c);
 	if (!err) {
 		progress_start(&p, c->progress, c->quiet);
+		progress_set(&p, 0, 1);
+		c->a.progress = tell;
+		c->a.progress_arg = &p;
 		err = fiber_run(l, amend_fiber, c);
 		if (!err)
 			progress_set(&p, 1, 1);

@@ -47,7 +47,8 @@ static void tell_terminal(struct progress *p)
 void progress_set(struct progress *p, uint64_t done, uint64_t total)
 {
 	p->now = total ? 100.0 * (double)done / (double)total : 100.0;
-	if (p->asked && (p->now > p->printed + STEP || !done || done == total)) {
+	if (p->asked && (p->now > p->printed + STEP || p->now < p->printed || !done ||
+			    done == total)) {
 		printf("    (%3.2f/100%%)\r", p->now);
 		fflush(stdout);
 		p->printed = p->now;

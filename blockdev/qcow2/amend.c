@@ -128,8 +128,6 @@ static int check(const struct qcow2 *q, const struct disk_amend *a, struct why *
 		return why_set(why, -EINVAL,
 			"Refcount widths other than 16 bits require compatibility level 1.1 or "
 			"above (use compat=1.1 or greater)");
-	if (a->refcount_bits && a->refcount_bits != q->h.refcount_bits)
-		return why_set(why, -ENOTSUP, "Changing the width of refcounts is not supported");
 	if (a->set_lazy && a->lazy && version < 3)
 		return why_set(why, -EINVAL,
 			"Lazy refcounts only supported with compatibility level 1.1 and above (use "
@@ -175,6 +173,8 @@ int qcow2_amend(struct format *fmt, const struct disk_amend *a, struct why *why)
 	else if (memcmp(&h, &q->h, sizeof(h)) != 0)
 		err = replace(q, &h, why);
 	q->raw_data = q->external && (q->h.autoclear & QCOW2_AUTOCLEAR_DATA_RAW);
+	if (!err && a->refcount_bits && a->refcount_bits != q->h.refcount_bits)
+		err = qcow2_set_refcount_width(q, a, why);
 	/* A session that began with one way of counting ends with it: lazy is for the next. */
 	if (!err && a->size)
 		err = qcow2_resize(fmt, a->size, PREALLOC_OFF, why);

@@ -303,6 +303,8 @@ must_check int qcow2_refs_drop(
 
 /* Counts that change together in memory: of clusters [k * n, (k + 1) * n). */
 uint32_t qcow2_refs_per_slice(const struct qcow2 *q);
+/* In a fiber: the cluster's count, 0 if it has no block. */
+must_check int qcow2_refs_get(struct qcow2 *q, uint64_t cluster, uint64_t *count);
 /* In a fiber: is the cluster counted exactly once, and for how many clusters does that go on? */
 must_check int qcow2_refs_one(struct qcow2 *q, uint64_t first, bool *one, uint64_t *run);
 /*
@@ -332,6 +334,15 @@ must_check int qcow2_refs_drop_last(struct qcow2 *q, bool *dropped);
 must_check int qcow2_refs_trim(struct qcow2 *q);
 /* In a fiber: dirty sectors of the refcount table; the blocks that they name are durable. */
 must_check int qcow2_reftable_write(struct qcow2 *q);
+
+/* ---- refcount_width.c ---- */
+
+/*
+ * In a fiber, nothing else in flight, without table_lock: counts of a->refcount_bits, another width
+ * than the image has; durable.
+ */
+must_check int qcow2_set_refcount_width(
+	struct qcow2 *q, const struct disk_amend *a, struct why *why);
 
 /* ---- commit.c ---- */
 

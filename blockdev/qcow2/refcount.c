@@ -109,6 +109,23 @@ uint32_t qcow2_refs_per_slice(const struct qcow2 *q)
 	return entries_per_slice(q);
 }
 
+int qcow2_refs_get(struct qcow2 *q, uint64_t cluster, uint64_t *count)
+{
+	uint32_t i = (uint32_t)(cluster % q->refs_per_block % entries_per_slice(q));
+	struct slice *s;
+	uint64_t off;
+	int err = count_off(q, cluster, &off);
+
+	*count = 0;
+	if (!err && off)
+		err = cache_get(&q->refs, off, &s);
+	if (err || !off)
+		return err;
+	*count = qcow2_refcount_get(s->data, i, q->h.refcount_order);
+	cache_put(&q->refs, &s);
+	return 0;
+}
+
 int qcow2_refs_one(struct qcow2 *q, uint64_t first, bool *one, uint64_t *run)
 {
 	uint32_t per = entries_per_slice(q), order = q->h.refcount_order;

@@ -124,6 +124,7 @@ const struct row rows[] = {
 	QCOW2("4k upkeep", 4 * MiB, 4096, UPKEEP, .pack = 15, .discard = 8, .flip = 3),
 	QCOW2("512 upkeep", 2 * MiB, 512, UPKEEP, .discard = 5, .tiny = true, .junk = 200),
 	QCOW2("64k upkeep lazy", 4 * MiB, 65536, UPKEEP, LAZY, .pack = 10, .flip = 3),
+	QCOW2("512 upkeep 1-bit", 1 * MiB, 512, UPKEEP, COUNTS(1), .discard = 5, .reopen = true),
 	QCOW2("512 upkeep lazy", 2 * MiB, 512, UPKEEP, LAZY, .pack = 20, .reopen = true),
 	QCOW2("4k upkeep below", 4 * MiB, 4096, UPKEEP, BELOW, .span = 1600, .pack = 10),
 

@@ -88,15 +88,20 @@ static int amend(const struct run_log *r, struct disk *d, uint64_t *rng)
 {
 	struct disk_amend a = {0};
 
-	switch (rng_next(rng) % 4) {
+	switch (rng_next(rng) % 5) {
 	case 0:
 		if (r->row->create.extended_l2)
 			return 0; /* only version 3 has them */
 		a.version = 2;
+		a.refcount_bits = 16; /* as version 2 has them */
 		a.set_lazy = true; /* off: version 2 has no such thing */
 		break;
 	case 1:
 		a.version = 3;
+		break;
+	case 2:
+		a.version = 3;
+		a.refcount_bits = 1u << rng_next(rng) % 7;
 		break;
 	default:
 		a.version = 3;

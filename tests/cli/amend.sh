@@ -1,0 +1,82 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# amend.sh - sluice img amend beside qemu-img: counts of every width, in an image with something in
+# it, which stays what it was and which qemu-img calls clean; the same words where that cannot be.
+
+cd "${TMPDIR:?run me by tests/run.sh}" || exit 1
+SLUICE=${SLUICE:-build/sluice}
+status=0
+
+verdict() { # STATUS NAME
+	if [ "$1" -eq 0 ]; then
+		echo "ok $2"
+	else
+		echo "FAIL $2"
+		sed 's/^/  | /' why | head -20
+		status=1
+	fi
+}
+
+if ! command -v qemu-img >/dev/null || ! command -v qemu-io >/dev/null; then
+	echo "skip amend: qemu-img and qemu-io are not installed (Debian: qemu-utils)"
+	exit 0
+fi
+
+ours() { "$SLUICE" img "$@"; }
+theirs() { qemu-img "$@"; }
+calm() { sed 's/qemu-img/PROGRAM/g; s/sluice img/PROGRAM/g'; }
+bits() { qemu-img info "$1" | sed -n 's/.*refcount bits: //p'; }
+
+# --- every width, one after the other ---------------------------------------------------------
+
+bad=0
+: >why
+qemu-img create -q -f qcow2 -o cluster_size=512,refcount_bits=1 i.qcow2 4M
+qemu-io -c 'write -P 1 0 300k' -c 'write -c -P 2 1M 1k' -c 'discard 100k 50k' i.qcow2 >/dev/null
+qemu-img convert -O raw i.qcow2 before.raw
+for n in 64 1 2 32 4 16 8 1; do
+	ours amend -q -o refcount_bits=$n i.qcow2 >>why 2>&1 &&
+		[ "$(bits i.qcow2)" = $n ] && qemu-img check -q i.qcow2 >>why 2>&1 &&
+		ours check -q i.qcow2 >>why 2>&1 &&
+		qemu-io -f qcow2 -c "write -P 3 $((n * 8))k 5k" i.qcow2 >/dev/null &&
+		qemu-io -f raw -c "write -P 3 $((n * 8))k 5k" before.raw >/dev/null ||
+		{ bad=1; echo "$n" >>why; }
+done
+qemu-img compare -q -f qcow2 -F raw i.qcow2 before.raw || bad=1
+verdict $bad "every width of counts; a clean image with the same content"
+
+# --- counts that do not fit, and what version 2 wants -----------------------------------------
+
+qemu-img create -q -f qcow2 base.qcow2 4M
+qemu-io -c 'write -P 1 0 300k' base.qcow2 >/dev/null
+qemu-img snapshot -c one base.qcow2
+bad=0
+for o in refcount_bits=1 refcount_bits=2 refcount_bits=3 refcount_bits=128 refcount_bits=x \
+	compat=0.10,refcount_bits=8 refcount_bits=64; do
+	for who in theirs ours; do
+		cp base.qcow2 i.qcow2
+		{ $who amend -o $o i.qcow2; echo "status $?"; bits i.qcow2; } 2>&1 | calm >$who.out
+	done
+	diff -u theirs.out ours.out >why || { verdict 1 "-o $o"; bad=1; }
+done
+qemu-img create -q -f qcow2 -o refcount_bits=64 base.qcow2 1M
+for o in compat=0.10 compat=0.10,refcount_bits=16; do
+	for who in theirs ours; do
+		cp base.qcow2 i.qcow2
+		{ $who amend -o $o i.qcow2; echo "status $?"; bits i.qcow2; } 2>&1 | calm >$who.out
+	done
+	diff -u theirs.out ours.out >why || { verdict 1 "-o $o"; bad=1; }
+done
+[ $bad -ne 0 ] || verdict 0 "widths that cannot be are refused in qemu-img's words"
+
+# --- what cannot be changes nothing -----------------------------------------------------------
+
+qemu-img create -q -f qcow2 i.qcow2 4M
+qemu-io -c 'write -P 1 0 300k' i.qcow2 >/dev/null
+qemu-img snapshot -c one i.qcow2
+cp i.qcow2 before.qcow2
+! ours amend -q -o refcount_bits=1 i.qcow2 2>why && cmp i.qcow2 before.qcow2 >why
+verdict $? "a width that does not fit changes nothing on disk"
+
+exit $status
