@@ -163,7 +163,7 @@ static int open_top(struct command *c, struct loop *l)
 
 static int commit_into(struct command *c, struct loop *l)
 {
-	int err = open_top(c, l), closed;
+	int err = open_top(c, l);
 
 	if (err)
 		return err;
@@ -174,8 +174,12 @@ static int commit_into(struct command *c, struct loop *l)
 	free(c->buf);
 	if (err)
 		img_say_why(NULL, &c->why, err);
-	closed = img_disk_close(c->d);
-	return err ? err : closed;
+	/* What failed half way cannot be closed cleanly either: said once is enough. */
+	if (err)
+		(void)!disk_close(c->d, NULL);
+	else
+		err = img_disk_close(c->d);
+	return err;
 }
 
 static int commit(struct command *c)

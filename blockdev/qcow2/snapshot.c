@@ -255,8 +255,10 @@ static int drop_tree(struct qcow2 *q, const struct snapshot *s)
 {
 	struct tree active = {q->l1.e, q->l1.n}, t;
 	struct mem_table l1;
-	int err = load_l1(q, s, 0, &l1);
+	int err;
 
+	file_event(q->fmt.file, EV_CLUSTER_FREE);
+	err = load_l1(q, s, 0, &l1);
 	if (err)
 		return err;
 	t = (struct tree){l1.e, l1.n};
@@ -307,9 +309,12 @@ static int delete(struct qcow2 *q, uint32_t i, struct why *why)
 	free(s.id);
 	free(s.name);
 	free(s.unknown);
-	if (give_up(q, err))
+	if (give_up(q, err)) {
+		/* The peer's words, the name of its function included. */
+		fprintf(stderr, "qcow2_free_clusters failed: %s\n", strerror(-err));
 		return why_set(why, err, "Failed to free the cluster and L1 table: %s",
 			strerror(-err));
+	}
 	mark_off(q);
 	return qcow2_header_put(q);
 }

@@ -85,6 +85,23 @@ result "snapshot: one byte too much"
 refused 65536 16
 result "snapshot: a table that goes on past the end of the file is read as zeros"
 
+# --- the host fails while what only a snapshot had is freed ------------------------------------
+
+printf '[inject-error]\nevent = "cluster_free"\nerrno = "5"\n' >rules
+for who in theirs ours; do
+	theirs create -q -f qcow2 f.qcow2 16M
+	qemu-io -c 'write 0 64k' f.qcow2 >/dev/null
+	theirs snapshot -c one f.qcow2
+	{
+		$who snapshot -d one blkdebug:rules:f.qcow2
+		echo "status $?"
+		theirs snapshot -l f.qcow2
+		theirs check -r leaks f.qcow2
+	} 2>&1 | calm >$who.out
+done
+diff -u theirs.out ours.out >why && grep -q 'leaked clusters' ours.out
+result "snapshot: deleted while the host fails it leaks, in qemu-img's words"
+
 # --- a table of version 2 whose entries lack what version 3 wants ------------------------------
 
 theirs create -q -f qcow2 -o compat=0.10 v2.qcow2 16M
