@@ -41,7 +41,8 @@ struct entry {
 
 struct recorder {
 	struct disk_tap tap;
-	struct file_watch watch;
+	struct file_watch watch, data_watch; /* of the image; of its external data file */
+	uint64_t data_bytes;                 /* of that */
 	const char *path;
 	struct trace_writer *w; /* NULL: not begun */
 	uint8_t *ring;
@@ -247,19 +248,26 @@ static void on_wce_done(struct disk_tap *t, struct wce_change *c, bool wce, int 
 	put_done(container_of(t, struct recorder, tap), TRACE_GUEST_DONE, c->tick, wce, err);
 }
 
-static uint64_t on_host_submit(struct file_watch *w, const struct file_req *f)
+static uint64_t host_submit(struct recorder *r, const struct file_req *f, unsigned flags)
 {
-	struct recorder *r = container_of(w, struct recorder, watch);
 	bool data = f->op == FILE_WRITE;
-	struct trace_event e = {
-		.kind = TRACE_HOST, .op = (uint8_t)f->op, .off = f->off, .len = f->len};
+	struct trace_event e = {.kind = TRACE_HOST,
+		.op = (uint8_t)f->op,
+		.flags = (uint8_t)flags,
+		.off = f->off,
+		.len = f->len};
 
 	if (data && r->last_iov && f->iov == r->last_iov && f->len == r->last_len) {
-		e.flags = TRACE_SAME;
+		e.flags |= TRACE_SAME;
 		e.same = r->last_tick;
 	}
 	forget_last(r);
 	return put(r, &e, f->iov, f->niov, data && !(e.flags & TRACE_SAME) ? f->len : 0);
+}
+
+static uint64_t on_host_submit(struct file_watch *w, const struct file_req *f)
+{
+	return host_submit(container_of(w, struct recorder, watch), f, 0);
 }
 
 static void on_host_done(struct file_watch *w, uint64_t number, int err)
@@ -267,13 +275,24 @@ static void on_host_done(struct file_watch *w, uint64_t number, int err)
 	put_done(container_of(w, struct recorder, watch), TRACE_HOST_DONE, number, false, err);
 }
 
+static uint64_t on_data_submit(struct file_watch *w, const struct file_req *f)
+{
+	return host_submit(container_of(w, struct recorder, data_watch), f, TRACE_DATA_FILE);
+}
+
+static void on_data_done(struct file_watch *w, uint64_t number, int err)
+{
+	put_done(container_of(w, struct recorder, data_watch), TRACE_HOST_DONE, number, false, err);
+}
+
 static int on_file(
 	struct disk_tap *t, struct file *f, bool data, struct file **out, struct why *why)
 {
-	/* The log knows one file. */
+	struct recorder *r = container_of(t, struct recorder, tap);
+
 	if (data)
-		return 0;
-	return watch_open(f, &container_of(t, struct recorder, tap)->watch, out);
+		r->data_bytes = file_size(f);
+	return watch_open(f, data ? &r->data_watch : &r->watch, out);
 }
 
 void recorder_mark(struct recorder *r, enum mark_by by, const char *text, size_t len)
@@ -318,6 +337,7 @@ int recorder_new(const char *path, struct recorder **out, struct why *why)
 		.wce_done = on_wce_done,
 		.file = on_file};
 	r->watch = (struct file_watch){on_host_submit, on_host_done};
+	r->data_watch = (struct file_watch){on_data_submit, on_data_done};
 	pthread_mutex_init(&r->lock, NULL);
 	pthread_cond_init(&r->filled, NULL);
 	pthread_cond_init(&r->emptied, NULL);
@@ -381,6 +401,7 @@ int recorder_begin(struct recorder *r, struct loop *l, struct disk *d, struct wh
 	struct why inner = {""};
 	struct trace_info info = {.disk_bytes = disk_size(d),
 		.format = disk_format(d),
+		.data_bytes = r->data_bytes,
 		.unsafe = disk_cache_mode(d) == CACHE_UNSAFE};
 	char *full = realpath(disk_path(d), NULL);
 	struct stat st;

@@ -194,6 +194,12 @@ static int get_request(struct trace *t, struct cursor *c, struct trace_event *e)
 	e->other = NEVER;
 	if (e->op > (guest ? TRACE_WCE_ON : FILE_TRUNCATE))
 		c->bad = true;
+	if (!guest && t->info.data_bytes)
+		limit -= t->info.data_bytes; /* it lies before the image */
+	if (e->flags & TRACE_DATA_FILE && !guest) {
+		limit = t->info.data_bytes;
+		c->bad |= e->op == FILE_TRUNCATE || !limit;
+	}
 	if (e->flags & TRACE_SAME) {
 		e->same = get_number(c);
 		with = earlier(t, c, e->same, TRACE_GUEST);
@@ -333,32 +339,40 @@ static int take_head(struct trace *t, uint64_t *end, struct why *why)
 	struct trace_head h;
 	ssize_t got = pread(p->fd, &h, sizeof(h), 0);
 	uint32_t image, format;
+	le64_t data_bytes = {0};
+	size_t more = 0;
 
 	if (got < 0)
 		return -errno;
 	if (got < (ssize_t)sizeof(h) || memcmp(h.magic, TRACE_MAGIC, sizeof(h.magic)) != 0)
 		return why_set(why, -EINVAL, "this is no log of a disk");
-	if (le32_get(h.version) != TRACE_VERSION)
-		return why_set(why, -ENOTSUP, "a log of version %u; known is %u",
+	if (!le32_get(h.version) || le32_get(h.version) > TRACE_VERSION)
+		return why_set(why, -ENOTSUP, "a log of version %u; known is up to %u",
 			le32_get(h.version), TRACE_VERSION);
+	if (le32_get(h.version) == 2)
+		more = sizeof(data_bytes);
 	image = le32_get(h.image_len);
 	format = le32_get(h.format_len);
 	*end = le32_get(h.header);
 	if (image > TRACE_NAME_MAX || format > TRACE_NAME_MAX ||
-		*end != sizeof(h) + image + format || le32_get(h.sector) != SECTOR ||
+		*end != sizeof(h) + image + format + more || le32_get(h.sector) != SECTOR ||
 		le64_get(h.disk_bytes) > INT64_MAX)
 		return why_set(why, -EINVAL, "its header is damaged");
 	p->names = calloc(1, image + format + 2);
 	if (!p->names)
 		return -ENOMEM;
 	if (pread(p->fd, p->names, image, sizeof(h)) != image ||
-		pread(p->fd, p->names + image + 1, format, (off_t)(sizeof(h) + image)) != format)
+		pread(p->fd, p->names + image + 1, format, (off_t)(sizeof(h) + image)) != format ||
+		pread(p->fd, &data_bytes, more, (off_t)(*end - more)) != (ssize_t)more)
 		return why_set(why, -EINVAL, "its header is cut off");
+	if (le64_get(data_bytes) > INT64_MAX / 2)
+		return why_set(why, -EINVAL, "its header is damaged");
 	t->info = (struct trace_info){
 		.disk_bytes = le64_get(h.disk_bytes),
 		.image = p->names,
 		.format = p->names + image + 1,
 		.image_bytes = le64_get(h.image_bytes),
+		.data_bytes = le64_get(data_bytes),
 		.fingerprint = le64_get(h.fingerprint),
 		.blank = le32_get(h.flags) & TRACE_HEAD_BLANK,
 		.unsafe = le32_get(h.flags) & TRACE_HEAD_UNSAFE,

@@ -7,11 +7,12 @@
  * or the user marks has one.  "A before B" means: A's completion has a lower tick than B's
  * submission (log.h).  What was not completed when the log ends has no second event.
  *
- * THE FILE, version 1.  All numbers are little-endian; a varint has 7 bits a byte, the lowest
- * first, and the highest bit set in all bytes but the last.
+ * THE FILE, version 1; or 2, if the image has an external data file.  All numbers are
+ * little-endian; a varint has 7 bits a byte, the lowest first, and the highest bit set in all bytes
+ * but the last.
  *
  *   0   8  "SLUICLOG"
- *   8   4  version: 1.  A reader refuses what it does not know.
+ *   8   4  version.  A reader refuses what it does not know.
  *   12  4  length of the header: where the first frame begins
  *   16  8  size of the guest's disk, bytes
  *   24  4  sector size: 512
@@ -20,6 +21,7 @@
  *   40  8  size of the image file at the beginning, bytes
  *   48  4  length of the image's name, and of its format's: behind each other, from byte 56 on
  *   52  4
+ *       8  version 2, behind them: size of the external data file, bytes, more than 0
  *
  * Frames follow.  Whatever is behind the last whole one (right checksum) was cut off: it is left
  * out, and so is all behind a damaged one.
@@ -37,7 +39,8 @@
  *   2  its completion:   varint how many ticks after the submission, flags (2: the cache is on at
  *      completion), varint errno or 0
  *   3  host's operation on the image file: op (enum file_op; reads are not recorded), flags (8:
- *      the data are those of a guest's write, of which varint ticks ago comes before the rest),
+ *      the data are those of a guest's write, of which varint ticks ago comes before the rest; 16:
+ *      on the external data file, which never changes its size),
  *      varints: offset, length in bytes; of a write also its data
  *   4  its completion:   as 2
  *   5  mark:             by whom (enum trace_by), varint length, text
@@ -60,6 +63,7 @@ struct trace_info {
 	uint64_t disk_bytes;
 	const char *image, *format; /* "": none */
 	uint64_t image_bytes;
+	uint64_t data_bytes;  /* of the external data file; 0: there is none */
 	uint64_t fingerprint; /* 0 and blank: nothing but zeros */
 	bool blank, unsafe;
 };
@@ -81,6 +85,7 @@ enum trace_by { TRACE_BY_PORT, TRACE_BY_SERIAL, TRACE_BY_USER, N_TRACE_BY };
 #define TRACE_WCE   2u /* TRACE_GUEST, TRACE_GUEST_DONE */
 #define TRACE_UNMAP 4u /* TRACE_GUEST */
 #define TRACE_SAME  8u /* TRACE_HOST: its data are those of the guest's request other */
+#define TRACE_DATA_FILE 16u /* TRACE_HOST: on the external data file */
 
 struct trace_event {
 	enum trace_kind kind;
@@ -153,7 +158,8 @@ void trace_used(struct trace *t, uint64_t bytes);
 #define TRACE_LOG_HOST 1u /* with the host's operations */
 #define TRACE_LOG_DATA 2u /* without, what data points to is not to be looked at */
 /*
- * The log as model and oracle read it: of the guest's side all but what failed to be a request.
+ * The log as model and oracle read it: of the guest's side all but what failed to be a request; of
+ * an image and its data file as one file (window.h).
  * marks: *n_marks of them, to be freed; their texts and all data belong to the reader.  progress,
  * unless NULL: is told now and then of how many events so many are through.  0, or -errno with
  * words.

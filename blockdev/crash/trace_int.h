@@ -9,7 +9,7 @@
 #include "vmm/util/base.h"
 
 #define TRACE_MAGIC        "SLUICLOG"
-#define TRACE_VERSION      1u
+#define TRACE_VERSION      2u /* the last that is known */
 #define TRACE_HEAD_BLANK   1u
 #define TRACE_HEAD_UNSAFE  2u
 #define TRACE_FRAME_DATA   'D'

@@ -56,6 +56,12 @@ static int host_op(struct trace *t, const struct trace_event *e, unsigned what, 
 		.submitted = e->tick,
 		.completed = e->other,
 		.err = e->err};
+	if (e->op == FILE_FDATASYNC)
+		h->off = h->len = 0;
+	if (!(e->flags & TRACE_DATA_FILE))
+		h->off += t->info.data_bytes;
+	else if (e->op == FILE_FDATASYNC)
+		h->len = t->info.data_bytes;
 	return err;
 }
 

@@ -314,10 +314,12 @@ uint64_t trace_writer_append(struct trace_writer *w, const struct trace_event *e
 static void put_header(struct trace_writer *w, const struct trace_info *info)
 {
 	size_t image = strlen(info->image), format = strlen(info->format);
+	le64_t data_bytes = le64_make(info->data_bytes);
+	size_t more = info->data_bytes ? sizeof(data_bytes) : 0;
 	struct trace_head h = {
 		.magic = TRACE_MAGIC,
-		.version = le32_make(TRACE_VERSION),
-		.header = le32_make((uint32_t)(sizeof(h) + image + format)),
+		.version = le32_make(more ? 2 : 1),
+		.header = le32_make((uint32_t)(sizeof(h) + image + format + more)),
 		.disk_bytes = le64_make(info->disk_bytes),
 		.sector = le32_make(SECTOR),
 		.flags = le32_make((info->blank ? TRACE_HEAD_BLANK : 0) |
@@ -331,6 +333,7 @@ static void put_header(struct trace_writer *w, const struct trace_info *info)
 	write_all(w, &h, sizeof(h));
 	write_all(w, info->image, image);
 	write_all(w, info->format, format);
+	write_all(w, &data_bytes, more);
 }
 
 /* Someone's image, named by mistake, stays what it is. */

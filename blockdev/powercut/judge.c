@@ -23,6 +23,7 @@ static const char help[] =
 	"\n"
 	"  --image IMAGE     the image file as it was when the log began; only read; its backing\n"
 	"                    file, if it has one, must be as it was, too\n"
+	"  --data-file FILE  the same for its external data file (the one that the image names)\n"
 	"  --states N        about how many states to judge (10000)\n"
 	"  --seed N          another choice of them (1)\n"
 	"  --reasons N       tell at most so many broken promises apart (10)\n"
@@ -44,12 +45,12 @@ struct mapped {
 };
 
 struct judging {
-	const char *image, *html;
+	const char *image, *data, *html; /* data: its external data file, or NULL */
 	bool json, progress;
 	uint64_t states, seed, reasons;
 	const struct recording *r;
 	struct mem_image start, before;
-	struct mapped image_file;
+	struct mapped image_file, data_file;
 	uint8_t *written; /* by page of the disk */
 	struct disk *d;
 	uint64_t fingerprint;
@@ -72,6 +73,7 @@ static void judged(struct explorer *e, bool ok)
 /* The file as it is, at the end of m: what it holds is lent. */
 static int map_file(const char *path, struct mem_image *m, struct mapped *f)
 {
+	uint64_t base = m->size;
 	int fd = open(path, O_RDONLY | O_CLOEXEC), err = 0;
 	off_t size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END), at = 0, end;
 	void *p = MAP_FAILED;
@@ -80,10 +82,10 @@ static int map_file(const char *path, struct mem_image *m, struct mapped *f)
 		p = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0);
 	if (size < 0 || (size && p == MAP_FAILED))
 		err = -errno;
-	mem_set_size(m, size > 0 ? (uint64_t)size : 0);
+	mem_set_size(m, base + (size > 0 ? (uint64_t)size : 0));
 	while (!err && at < size && (at = lseek(fd, at, SEEK_DATA)) >= 0) {
 		end = lseek(fd, at, SEEK_HOLE);
-		mem_lend(m, (uint8_t *)p + at, (uint64_t)(end - at), (uint64_t)at);
+		mem_lend(m, (uint8_t *)p + at, (uint64_t)(end - at), base + (uint64_t)at);
 		at = end;
 	}
 	if (!err && at < 0 && errno != ENXIO)
@@ -188,13 +190,52 @@ static void judge_all(struct judging *j, struct loop *l, const struct subject *s
 		fprintf(stderr, "\r\033[K");
 }
 
+/* As options for a data file: a comma is said twice. */
+static void data_options(const char *path, char *out, size_t room)
+{
+	size_t n = (size_t)snprintf(out, room, "filename=");
+
+	for (; *path && n + 3 < room; path++) {
+		out[n++] = *path;
+		if (*path == ',')
+			out[n++] = ',';
+	}
+	out[n] = 0;
+}
+
+/* The data file, as it was, before the image.  Its name is the image's word or the user's. */
+static int read_files(struct judging *j, struct subject *s, const char *data, struct why *words)
+{
+	int err = 0;
+
+	s->data_bytes = j->r->trace->info.data_bytes;
+	if (!s->data_bytes && data)
+		return why_set(words, -EINVAL, "has a data file, of which the log knows nothing");
+	if (s->data_bytes && !data)
+		return why_set(words, -EINVAL, "has no data file, as it had when the log began");
+	if (data)
+		err = map_file(data, &j->start, &j->data_file);
+	if (err)
+		return why_set(words, err, "%s: %s", data, strerror(-err));
+	if (data && j->start.size != s->data_bytes)
+		return why_set(words, -EINVAL, "%s: is not as long as when the log began", data);
+	return map_file(j->image, &j->start, &j->image_file);
+}
+
 /* words: of what is wrong with the image, as yet without its name. */
 static int read_image(struct judging *j, struct loop *l, struct subject *s, struct why *words)
 {
-	struct disk_opts o = {
-		.path = j->image, .format = s->format, .readonly = true, .quiet = true};
-	int err = disk_open(l, &o, &j->d, words);
+	char options[4200];
+	struct disk_opts o = {.path = j->image,
+		.format = s->format,
+		.readonly = true,
+		.quiet = true,
+		.data_options = j->data ? options : NULL};
+	int err;
 
+	if (j->data)
+		data_options(j->data, options, sizeof(options));
+	err = disk_open(l, &o, &j->d, words);
 	if (err)
 		return err;
 	s->cluster_size = disk_cluster_size(j->d);
@@ -206,8 +247,12 @@ static int read_image(struct judging *j, struct loop *l, struct subject *s, stru
 	j->written = written_pages(j->r);
 	if (!err)
 		err = fiber_run(l, read_disk, j);
+	if (!err)
+		err = read_files(j, s,
+			strcmp(disk_data_path(j->d), disk_path(j->d)) ? disk_data_path(j->d) : NULL,
+			words);
 	disk_abandon(j->d);
-	return err ? err : map_file(j->image, &j->start, &j->image_file);
+	return err;
 }
 
 static int run(struct judging *j, struct loop *l, struct why *why)
@@ -248,8 +293,8 @@ static int number(const char *name, const char *text, uint64_t min, uint64_t max
 /* An option with a value; -1: it is none. */
 static int with_value(struct judging *j, const char *w, const char *v)
 {
-	if (!strcmp(w, "--image") || !strcmp(w, "--html")) {
-		*(w[2] == 'i' ? &j->image : &j->html) = v;
+	if (!strcmp(w, "--image") || !strcmp(w, "--html") || !strcmp(w, "--data-file")) {
+		*(w[2] == 'i' ? &j->image : w[2] == 'h' ? &j->html : &j->data) = v;
 		if (v && *v)
 			return 0;
 		log_error("'%s' needs a value", w);
@@ -333,6 +378,8 @@ int powercut_judge(int argc, char **argv)
 	mem_fini(&j.before);
 	if (j.image_file.at)
 		munmap(j.image_file.at, j.image_file.len);
+	if (j.data_file.at)
+		munmap(j.data_file.at, j.data_file.len);
 	free(j.backing);
 	free(j.written);
 	return status;

@@ -42,7 +42,7 @@ static void done(struct trace_writer *w, enum trace_kind kind, uint64_t of, unsi
 	trace_writer_append(w, &e);
 }
 
-static void write_some(struct trace_writer *w, unsigned n)
+static void write_some(struct trace_writer *w, unsigned n, unsigned file)
 {
 	static uint8_t data[3 * TRACE_BLOCK];
 	unsigned wce = n % 3 ? TRACE_WCE : 0;
@@ -56,7 +56,7 @@ static void write_some(struct trace_writer *w, unsigned n)
 			.data = data};
 		struct trace_event h = {.kind = TRACE_HOST,
 			.op = FILE_WRITE,
-			.flags = TRACE_SAME,
+			.flags = (uint8_t)(TRACE_SAME | file),
 			.off = e.off,
 			.len = e.len};
 		uint64_t guest, host;
@@ -83,10 +83,11 @@ size_t fuzz_seed(uint8_t *data, size_t size, unsigned n)
 		return 0;
 	setup();
 	unlink(path);
+	info.data_bytes = n == 3 ? SIZE : 0;
 	if (trace_writer_open(path, &info, &w, NULL))
 		abort();
-	trace_writer_compress(w, n % 2);
-	write_some(w, n);
+	trace_writer_compress(w, n == 1);
+	write_some(w, n, n == 3 ? TRACE_DATA_FILE : 0);
 	for (unsigned i = 0; i < sizeof(ops); i++) {
 		struct trace_event e = {.kind = TRACE_GUEST, .op = ops[i], .flags = TRACE_WCE};
 		struct trace_event m = {.kind = TRACE_MARK, .len = 4, .data = "mark"};
@@ -98,7 +99,7 @@ size_t fuzz_seed(uint8_t *data, size_t size, unsigned n)
 		if (n == 5)
 			(void)!trace_writer_flush(w);
 	}
-	write_some(w, n + 1);
+	write_some(w, n + 1, 0);
 	if (trace_writer_close(w))
 		abort();
 	fd = open(path, O_RDONLY | O_CLOEXEC);

@@ -78,6 +78,18 @@ verdict "as JSON and as a page" $?
 	"$SLUICE" powercut judge log --image before.img --states 200 >out 2>err &&
 	grep -q ': 0 break a promise$' out
 verdict "an image over a backing file" $?
+for lie in "" ,lie=flush; do
+	rm -f disk.img data
+	"$SLUICE" img create -q -f qcow2 -o data_file=data disk.img 64M >out 2>err &&
+		cp disk.img before.img && cp data before.data &&
+		timeout 60 "$SLUICE" run -kernel @guest -timeout 50 \
+			-append "churn seed=5 steps=40 span=1M" \
+			-drive "file=disk.img,format=qcow2,trace=log$lie" >out 2>err </dev/null &&
+		"$SLUICE" powercut judge log --image before.img --data-file before.data \
+			--states 500 >out 2>err
+	[ $? -eq $((${#lie} / 5)) ] && grep -q ' states of .* judged: ' out
+	verdict "an image with an external data file$lie" $?
+done
 "$SLUICE" powercut judge log --image disk.img >out 2>err
 [ $? -eq 1 ] && grep -q 'disk.img does not hold what the disk held when the log began' err
 verdict "not the image that the log began with" $?
