@@ -366,13 +366,15 @@ static int switch_table(struct qcow2 *q)
 	return sync_give_up(&q->fmt.sync, qcow2_header_commit(q));
 }
 
-static int grow_file(struct qcow2 *q, uint64_t end)
+/* Room for [start, end); what others have counted between the file's end and start gets none. */
+static int grow_file(struct qcow2 *q, uint64_t start, uint64_t end)
 {
-	uint64_t size = file_size(q->fmt.file), want = end << q->h.cluster_bits;
+	uint64_t from = max_u64(file_size(q->fmt.file), start << q->h.cluster_bits);
+	uint64_t want = end << q->h.cluster_bits;
 	int err = 0;
 
-	if (want > size)
-		err = file_extend(q->fmt.file, size, want - size);
+	if (want > from)
+		err = file_extend(q->fmt.file, from, want - from);
 	if (!err)
 		sync_note(&q->fmt.sync);
 	return err;
@@ -467,7 +469,7 @@ int qcow2_refs_grow(struct qcow2 *q, uint64_t want, bool whole)
 	if (!err)
 		err = layout_settle(q, &y, want);
 	if (!err)
-		err = grow_file(q, y.end);
+		err = grow_file(q, y.start, y.end);
 	if (!err)
 		err = y.table ? grow_table(q, &y) : grow_blocks(q, &y);
 	if (err)

@@ -62,4 +62,17 @@ sys.exit(any(not any(f[b:b + 512]) for b in blocks))
 PY
 verdict $? "after qemu-img has shrunk an image no block is left that counts nothing"
 
+# All that the first block counts is said to be in use, 2 GiB of it behind the end of the file.
+qemu-img create -q -f qcow2 i.qcow2 8M
+python3 - i.qcow2 <<'PY'
+import sys
+f = open(sys.argv[1], "r+b")
+f.seek(2 * 65536)
+f.write(b"\0\1" * 32768)
+PY
+$SLUICE io -f qcow2 -c "write -P 1 0 64k" i.qcow2 >why 2>&1 &&
+	qemu-io -f qcow2 -c "read -P 1 0 64k" i.qcow2 >>why 2>&1 &&
+	du -k i.qcow2 >>why && [ "$(du -k i.qcow2 | cut -f 1)" -lt 65536 ]
+verdict $? "clusters that somebody counted behind the end of the file are given no space"
+
 exit $status
