@@ -438,6 +438,13 @@ static void submit_flush(struct disk *d, struct blk_req *r)
 	commit_kick(d);
 }
 
+/* What is about to change, for bitmaps; a discard that does nothing is none. */
+static void note_write(struct format *fmt, const struct blk_req *r)
+{
+	if (fmt->noting && r->op != BLK_READ && (r->op != BLK_DISCARD || fmt->unmap))
+		fmt->ops->note(fmt, r->off, r->len);
+}
+
 void disk_submit(struct disk *d, struct blk_req *r)
 {
 	int err = refuse(d, r);
@@ -454,6 +461,7 @@ void disk_submit(struct disk *d, struct blk_req *r)
 	} else if (r->op == BLK_FLUSH) {
 		submit_flush(d, r);
 	} else {
+		note_write(d->fmt, r);
 		epoch_enter(d->fmt, r);
 		r->zeros = detected(d, r);
 		if (r->op > BLK_WRITE || (r->flags & BLK_COMPRESSED) || d->copy_on_read ||
@@ -612,46 +620,6 @@ int disk_grow(struct disk *d, uint64_t size)
 	if (size < d->fmt->size || size % SECTOR)
 		return -EINVAL;
 	return d->fmt->ops->grow(d->fmt, size);
-}
-
-bool disk_snapshot_get(const struct disk *d, uint32_t i, struct disk_snapshot *out)
-{
-	return d->fmt->ops->snapshot_get && d->fmt->ops->snapshot_get(d->fmt, i, out);
-}
-
-int disk_snapshot_change(struct disk *d, enum snapshot_op op, const char *name, struct why *why)
-{
-	if (!d->fmt->ops->snapshot)
-		return -ENOTSUP;
-	if (d->readonly)
-		return -EROFS;
-	disk_drain(d);
-	return d->fmt->ops->snapshot(d->fmt, op, name, why);
-}
-
-int disk_snapshot_load(struct disk *d, const char *id, const char *name, struct why *why)
-{
-	if (!d->fmt->ops->snapshot_load)
-		return -ENOTSUP;
-	disk_drain(d);
-	return d->fmt->ops->snapshot_load(d->fmt, id, name, why);
-}
-
-int disk_vmstate(struct disk *d, void *buf, uint64_t off, uint64_t len, bool write)
-{
-	struct iovec iov = {buf, len};
-	int err;
-
-	if (disk_inner(d))
-		return disk_vmstate(disk_inner(d), buf, off, len, write);
-	if (write && d->readonly)
-		return -EROFS;
-	if (!d->fmt->ops->vmstate)
-		return -ENOTSUP;
-	disk_drain(d);
-	err = d->fmt->ops->vmstate(d->fmt, &iov, 1, off, len, write);
-	d->acked += write; /* by nobody; but there is something to flush */
-	return !err && write && !disk_wce(d) ? disk_flush(d) : err;
 }
 
 void block_init(struct disk *d)

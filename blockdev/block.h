@@ -282,6 +282,30 @@ must_check int disk_snapshot_change(
 must_check int disk_snapshot_load(
 	struct disk *d, const char *id, const char *name, struct why *why);
 
+/* ---- dirty bitmaps that an image keeps: which parts were written to ---- */
+
+struct disk_bitmap {
+	const char *name; /* the disk's, until its bitmaps change */
+	uint64_t granularity; /* bytes */
+	bool enabled;         /* writes are noted */
+	bool inconsistent;    /* was not saved by who wrote last: all it can is be removed */
+};
+/* false: there are not that many. */
+bool disk_bitmap_get(const struct disk *d, uint32_t i, struct disk_bitmap *out);
+
+enum bitmap_op { BITMAP_ADD, BITMAP_REMOVE, BITMAP_CLEAR, BITMAP_ENABLE, BITMAP_DISABLE };
+/*
+ * In a fiber, nothing else in flight.  The image has it once the disk is closed.  ADD: granularity
+ * in bytes, 0: the usual.  -errno with words.
+ */
+must_check int disk_bitmap_change(struct disk *d, enum bitmap_op op, const char *name,
+	uint64_t granularity, struct why *why);
+/* The same: what is set in the bitmap from_name of from is set in name of d. */
+must_check int disk_bitmap_merge(struct disk *d, const char *name, struct disk *from,
+	const char *from_name, struct why *why);
+/* Can it keep bitmaps? */
+bool disk_has_bitmaps(const struct disk *d);
+
 /* Where behind the disk a machine's state is kept; 0: the format has no room for it. */
 uint64_t disk_vmstate_offset(const struct disk *d);
 /*

@@ -28,6 +28,8 @@ struct format {
 	uint32_t cluster_size;
 	bool readonly;
 	bool unmap;              /* discards give the host's space back */
+	bool noting;             /* ops->note() wants to hear of writes */
+	bool keeps_bitmaps;      /* or could */
 	unsigned level;          /* of its fibers: fiber_start_at() */
 	struct format *backing;  /* the layer below, or NULL; not owned */
 	/* Set by open: what the image says lies below it; "" if nothing. */
@@ -85,6 +87,14 @@ struct format_ops {
 	int (*amend)(struct format *fmt, const struct disk_amend *a, struct why *why);
 	/* This layer holds nothing any more. */
 	int (*make_empty)(struct format *fmt);
+	/* Before a write (zeroes, discard) begins, with noting; on the loop, does not suspend. */
+	void (*note)(struct format *fmt, uint64_t off, uint64_t len);
+	/* Bitmaps, see block.h; all three or none. */
+	bool (*bitmap_get)(struct format *fmt, uint32_t i, struct disk_bitmap *out);
+	int (*bitmap_change)(struct format *fmt, enum bitmap_op op, const char *name,
+		uint64_t granularity, struct why *why);
+	int (*bitmap_merge)(struct format *fmt, const char *name, struct format *from,
+		const char *from_name, struct why *why);
 	/*
 	 * Where behind the disk a machine's state is kept, and in a fiber, nothing else in flight:
 	 * a piece of it is read or written, off bytes into it.  NULL: there is no room.

@@ -132,6 +132,23 @@ R8: all of a new snapshot before the header|blockdev/qcow2/snapshot.c|512 snapsh
 R8: the table without a snapshot before the header|blockdev/qcow2/snapshot.c|512 snapshots|
 	's/\tif \(!err\)\n\t\terr = write_out\(q\);\n(\tif \(!err\) \{\n\t\tif \(q->h\.version)/$1/'
 
+B1: bitmaps are marked in use at open|blockdev/qcow2/bitmap_save.c|4k bitmaps|
+	's/return err \|\| !good \? err : mark_in_use\(q, why\);/b->in_use = good; return err;/'
+B1: the mark is durable before the first write|blockdev/qcow2/bitmap_save.c|512 bitmaps|
+	's/(OVERLAP_BITMAPS\);\n\tif \(!err\)\n\t\terr = )durable\(q\);(\n\tif \(err\)\n\t\treturn why_set\(why, err, "Can.t)/${1}0;$2/'
+B1: writes are noted|blockdev/block.c|4k bitmaps|
+	's/fmt->ops->note\(fmt, r->off, r->len\);/return;/'
+B2: bits are durable before they are called good|blockdev/qcow2/bitmap_save.c|4k bitmaps|
+	's/err = durable\(q\); \/\* B2 \*\//err = 0;/'
+B3: counts and bits before a table that names them|blockdev/qcow2/bitmap_save.c|s:8000:4k bitmaps|
+	's/if \(!err && any\)\n\t\terr = durable\(q\);//'
+B3: a new directory before the header|blockdev/qcow2/bitmap_save.c|512 bitmaps|
+	's/(bitmaps_bytes\);\n\tif \(!err\)\n\t\terr = )durable\(q\);/${1}0;/'
+B3: lost clusters are free when nothing names them|blockdev/qcow2/bitmap_save.c|s:8000:4k bitmaps|
+	's/(n_lost\)\n\t\terr = )durable\(q\);/${1}0;/'
+B3: a removed bitmap has no name before it is free|blockdev/qcow2/bitmap.c|512 bitmaps|
+	's/if \(m->table_offset\)\n\t\tb->renewed = true;//'
+
 R8: repair marks the image dirty first|blockdev/qcow2/check.c|u:test_qcow2_check|
 	's/(\|= QCOW2_INCOMPAT_DIRTY;\n\terr = qcow2_header_write.*?;\n\treturn err).*?;/$1;/'
 R8: what a killed process left is durable first|blockdev/qcow2/check.c|u:test_qcow2_check|

@@ -142,6 +142,7 @@ void explorer_init_on(struct explorer *in, struct explorer *e, const struct cras
 		.report = e->report,
 		.judged = e->judged,
 		.also = e->also,
+		.first = e->first,
 		.arg = e->arg};
 	init(in, log, start);
 	in->k.c.unit = e->k.c.unit;

@@ -57,6 +57,7 @@ struct explorer {
 	void (*judged)(struct explorer *e, bool ok); /* the state in hand, by cuts_run() */
 	/* Is what else there is to be judged all right?  It may find e->memo unfit; or NULL. */
 	bool (*also)(struct explorer *e);
+	bool (*first)(struct explorer *e); /* the same before anything has opened the state */
 	void *arg;
 };
 

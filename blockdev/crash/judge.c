@@ -272,6 +272,8 @@ static bool judge(struct judge *j)
 	struct explorer *e = j->e;
 	bool ok;
 
+	if (e->first && !e->first(e))
+		return false;
 	j->dirty = j->qcow2 && explorer_dirty(e, &e->k.state);
 	e->n->dirty += j->dirty;
 	if (j->noting)

@@ -292,7 +292,9 @@ static int look(void *arg)
 	j->has_data_file = !err && (h.incompatible & QCOW2_INCOMPAT_DATA_FILE);
 	if (j->has_data_file)
 		snprintf(j->data_file, sizeof(j->data_file), "%s", h.data_file);
-	return err;
+	if (!err)
+		qcow2_header_warn(&h);
+	return err ? err : qcow2_bitmaps_describe(j->file, &h, NULL, NULL, &j->why);
 }
 
 /* Nothing of it is checked, but without it there is no image. */

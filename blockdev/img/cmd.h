@@ -18,7 +18,7 @@ struct img_cmd {
 	const char *help;                  /* options and examples */
 };
 extern const struct img_cmd img_create, img_info, img_check, img_snapshot;
-extern const struct img_cmd img_resize, img_rebase, img_commit, img_amend;
+extern const struct img_cmd img_resize, img_rebase, img_commit, img_amend, img_bitmap;
 extern const struct img_cmd img_map, img_compare, img_convert, img_dd, img_measure, img_bench;
 
 /* Image formats, and the names for -f. */

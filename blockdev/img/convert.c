@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "blockdev/img/bitmaps.h"
 #include "blockdev/img/copy.h"
 #include "blockdev/img/options.h"
 
@@ -23,7 +24,8 @@ struct options {
 	const char *snapshot;
 	const char *src_cache, *dst_cache;
 	bool image_opts, target_image_opts, target_is_zero, unlocked, skip_create;
-	bool compress, progress, quiet, any_order, salvage, offload, sparse_given, bitmaps;
+	bool compress, progress, quiet, any_order, salvage, offload, sparse_given;
+	bool bitmaps, skip_broken;
 	uint64_t min_sparse, workers, rate;
 	char **names;
 	unsigned n_names;
@@ -94,6 +96,7 @@ static int set_long(struct options *o, int c, char **argv)
 		o->bitmaps = true;
 		return 0;
 	case OPT_SKIP_BROKEN:
+		o->skip_broken = true;
 		return 0;
 	default:
 		return img_opt_error(c, argv);
@@ -189,10 +192,14 @@ static int check_words(const struct options *o)
 		return refuse("Cannot enable copy offloading when -c is used");
 	if (o->offload && o->salvage)
 		return refuse("Cannot use copy offloading in salvaging mode");
+	if (o->skip_broken && !o->bitmaps)
+		return refuse("Use of --skip-broken-bitmaps requires --bitmaps");
 	if (!o->n_names)
 		return refuse("Must specify image file name");
 	if (o->snapshot && o->n_names > 1)
 		return refuse("No support for concatenating multiple snapshot");
+	if (o->bitmaps && o->n_names > 1)
+		return refuse("Copying bitmaps only possible with single source");
 	return 0;
 }
 
@@ -272,6 +279,15 @@ static int target_options(const struct options *o, struct img_opts *t)
 	return 0;
 }
 
+/* Said before anything is made. */
+static bool can_have_bitmaps(const struct img_opts *t)
+{
+	struct why why = {""};
+	const char *compat = t->v[OPT_COMPAT].text;
+
+	return !strcmp(t->format, "qcow2") && (!compat || img_opts_version(compat, &why) != 2);
+}
+
 static int check_target(const struct options *o, const struct img_opts *t, struct copy *c)
 {
 	const char *prealloc = t->v[OPT_QCOW2_PREALLOC].text;
@@ -282,6 +298,8 @@ static int check_target(const struct options *o, const struct img_opts *t, struc
 			       "concatenating multiple input images%s", "");
 	if (t->v[OPT_BACKING_FILE].text && !t->v[OPT_BACKING_FMT].text)
 		return said_no("Use of backing file requires explicit backing format%s", "");
+	if (o->bitmaps && !can_have_bitmaps(t))
+		return said_no("Format driver '%s' does not support bitmaps", t->format);
 	if (o->compress && strcmp(t->format, "qcow2") != 0)
 		return said_no("Compression not supported for this file format%s", "");
 	if (o->compress && prealloc && strcmp(prealloc, "off") != 0)
@@ -326,6 +344,9 @@ static int open_target(const struct options *o, const struct img_opts *t, enum c
 	if (o->skip_create && disk_size(c->dst) < c->total) {
 		log_error("output file is smaller than input file");
 		err = -EINVAL;
+	} else if (o->bitmaps && !disk_has_bitmaps(c->dst)) {
+		err = said_no("Format driver '%s' does not support bitmaps",
+			disk_format(c->dst));
 	}
 	below = disk_backing(c->dst);
 	c->backing_size = below ? disk_size(below) : UINT64_MAX;
@@ -374,6 +395,8 @@ static int convert(const struct options *o, struct copy *c)
 	}
 	progress_set(c->progress, 0, 1);
 	err = open_sources(o, cache, c);
+	if (!err && o->bitmaps)
+		err = img_bitmaps_check(c->src[0].disk, o->skip_broken);
 	if (!err && !img_format_known(o->out_format))
 		err = said_no("Unknown file format '%s'", o->out_format);
 	if (!err) {
@@ -385,6 +408,8 @@ static int convert(const struct options *o, struct copy *c)
 	}
 	if (!err)
 		err = copy_to_target(o, c);
+	if (!err && o->bitmaps)
+		err = img_bitmaps_copy(c->loop, c->src[0].disk, c->dst);
 	if (c->dst) {
 		int e = img_disk_close(c->dst);
 
@@ -452,6 +477,9 @@ const struct img_cmd img_convert = {
 		"  -t CACHE, -T CACHE      cache modes: output (default: unsafe) and sources\n"
 		"      --image-opts, --target-image-opts\n"
 		"                          the names are driver=...,file.filename=...\n"
+		"      --bitmaps           the output gets the source's dirty bitmaps\n"
+		"      --skip-broken-bitmaps\n"
+		"                          without those that are inconsistent\n"
 		"  -p, -q                  print how far it is; print nothing but errors\n"
 		"  -U, --force-share       read images that a guest is using (take no lock)\n"
 		"\n"

@@ -14,6 +14,7 @@
 static const struct img_cmd *const commands[] = {
 	&img_amend,
 	&img_bench,
+	&img_bitmap,
 	&img_check,
 	&img_commit,
 	&img_compare,

@@ -116,8 +116,6 @@ void info_print_snapshots(const struct snapshot_info *all, uint32_t n)
 	}
 }
 
-static const char *const bitmap_flags[] = {"in-use", "auto"};
-
 static void print_bitmaps(const struct image_info *info)
 {
 	if (!info->nb_bitmaps)
@@ -128,9 +126,10 @@ static void print_bitmaps(const struct image_info *info)
 		int n = 0;
 
 		printf("        [%" PRIu32 "]:\n            flags:\n", i);
-		for (int k = 0; k < 2; k++)
-			if (b->flags & (1u << k))
-				printf("                [%d]: %s\n", n++, bitmap_flags[k]);
+		if (b->in_use)
+			printf("                [%d]: in-use\n", n++);
+		if (b->enabled)
+			printf("                [%d]: auto\n", n);
 		printf("            name: ");
 		print_name(b->name);
 		printf("\n            granularity: %" PRIu64 "\n", b->granularity);
@@ -275,9 +274,10 @@ static json_t *json_bitmaps(const struct image_info *info)
 		const struct bitmap_info *b = &info->bitmaps[i];
 		json_t *o = json_object(), *flags = json_array();
 
-		for (int k = 0; k < 2; k++)
-			if (b->flags & (1u << k))
-				json_array_append_new(flags, json_string(bitmap_flags[k]));
+		if (b->in_use)
+			json_array_append_new(flags, json_string("in-use"));
+		if (b->enabled)
+			json_array_append_new(flags, json_string("auto"));
 		json_object_set_new(o, "flags", flags);
 		set_text(o, "name", b->name);
 		set_int(o, "granularity", b->granularity);

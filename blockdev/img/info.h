@@ -17,8 +17,8 @@ struct snapshot_info {
 };
 
 struct bitmap_info {
-	char name[256];
-	uint32_t flags;
+	char *name;
+	bool in_use, enabled;
 	uint64_t granularity;
 };
 

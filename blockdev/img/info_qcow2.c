@@ -9,9 +9,6 @@
 #include <string.h>
 #include "blockdev/img/info.h"
 
-#define BITMAPS_MAX          65535u
-#define BITMAP_DIR_BYTES_MAX (128u * MiB)
-
 static int read_string(struct file *f, uint64_t off, uint32_t bytes, char *out, size_t room)
 {
 	uint64_t n = min_u64(bytes, room - 1);
@@ -72,44 +69,19 @@ static int read_snapshots(struct file *f, struct image_info *info, struct why *w
 	return err;
 }
 
-static int read_bitmaps(struct file *f, struct image_info *info, struct why *why)
+static int add_bitmap(void *arg, const struct qcow2_bitmap_word *w)
 {
-	uint64_t at = info->h.bitmaps_offset, left = info->h.bitmaps_bytes;
-	struct qcow2_disk_bitmap d;
-	int err;
+	struct image_info *info = arg;
+	size_t n = info->nb_bitmaps + 1;
+	struct bitmap_info *b = realloc(info->bitmaps, n * sizeof(*b));
 
-	/* Without the autoclear bit they are not to be believed. */
-	if (!info->h.nb_bitmaps || !(info->h.autoclear & QCOW2_AUTOCLEAR_BITMAPS))
-		return 0;
-	if (info->h.nb_bitmaps > BITMAPS_MAX || left > BITMAP_DIR_BYTES_MAX ||
-		!range_within(at, left, file_size(f)) || left / sizeof(d) < info->h.nb_bitmaps)
-		return why_set(why, -EINVAL, "bitmaps_ext: Invalid bitmap directory");
-	info->bitmaps = calloc(info->h.nb_bitmaps, sizeof(*info->bitmaps));
-	if (!info->bitmaps)
+	if (!b)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < info->h.nb_bitmaps; i++) {
-		struct bitmap_info *b = &info->bitmaps[i];
-		uint64_t bytes;
-
-		if (left < sizeof(d))
-			return why_set(why, -EINVAL, "Broken bitmap directory");
-		err = file_pread(f, &d, sizeof(d), at);
-		if (err)
-			return err;
-		bytes = round_up(
-			sizeof(d) + (uint64_t)be32_get(d.extra_bytes) + be16_get(d.name_bytes), 8);
-		if (bytes > left || d.granularity_bits > 63)
-			return why_set(why, -EINVAL, "Broken bitmap directory");
-		b->flags = be32_get(d.flags);
-		b->granularity = 1ULL << d.granularity_bits;
-		err = read_string(f, at + sizeof(d) + be32_get(d.extra_bytes),
-			be16_get(d.name_bytes), b->name, sizeof(b->name));
-		if (err)
-			return err;
-		at += bytes;
-		left -= bytes;
-		info->nb_bitmaps = i + 1;
-	}
+	info->bitmaps = b;
+	b[n - 1] = (struct bitmap_info){strdup(w->name), w->in_use, w->enabled, w->granularity};
+	if (!b[n - 1].name)
+		return -ENOMEM;
+	info->nb_bitmaps++;
 	return 0;
 }
 
@@ -121,9 +93,11 @@ int info_read_qcow2(struct file *f, struct image_info *info, struct why *why)
 		err = why_set(why, -ENOTSUP, "Unsupported qcow2 feature(s): %s",
 			info->h.unknown_features);
 	if (!err)
+		qcow2_header_warn(&info->h);
+	if (!err)
 		err = read_snapshots(f, info, why);
 	if (!err)
-		err = read_bitmaps(f, info, why);
+		err = qcow2_bitmaps_describe(f, &info->h, add_bitmap, info, why);
 	info->virtual_bytes = info->h.size;
 	return err;
 }
@@ -134,5 +108,7 @@ void info_free(struct image_info *info)
 	free(info->format);
 	free(info->path);
 	free(info->snapshots);
+	for (uint32_t i = 0; i < info->nb_bitmaps; i++)
+		free(info->bitmaps[i].name);
 	free(info->bitmaps);
 }

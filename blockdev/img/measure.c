@@ -91,55 +91,20 @@ static int count_fiber(void *arg)
 	return 0;
 }
 
-struct bitmap_job {
-	struct file *file;
-	struct image_info info;
-	struct why why;
-};
-
-static int bitmaps_fiber(void *arg)
-{
-	struct bitmap_job *b = arg;
-
-	return info_read_qcow2(b->file, &b->info, &b->why);
-}
-
-static uint64_t bitmap_bytes(const struct image_info *info, uint64_t size, uint64_t cluster)
+/* The bitmaps that a copy of the source would carry on. */
+static uint64_t bitmap_bytes(const struct disk *d, uint64_t cluster)
 {
 	uint64_t bytes = 0, directory = 0;
+	struct disk_bitmap b;
 
-	for (uint32_t i = 0; i < info->nb_bitmaps; i++) {
-		const struct bitmap_info *b = &info->bitmaps[i];
-		uint64_t bits = div_round_up(size, b->granularity);
+	for (uint32_t i = 0; disk_bitmap_get(d, i, &b); i++) {
+		uint64_t bits = div_round_up(disk_size(d), b.granularity);
 		uint64_t clusters = div_round_up(div_round_up(bits, 8), cluster);
 
 		bytes += clusters * cluster + round_up(clusters * 8, cluster);
-		directory += round_up(24 + strlen(b->name), 8);
+		directory += round_up(24 + strlen(b.name), 8);
 	}
 	return bytes + round_up(directory, cluster);
-}
-
-/* The bitmaps that a copy of the source would carry on. */
-static int measure_bitmaps(
-	const struct options *o, const struct shape *s, uint64_t size, struct need *n)
-{
-	struct bitmap_job b = {0};
-	struct img_file im;
-	int err = img_open(&im, o->src.name, o->src.image_opts, "qcow2", FILE_RDONLY | FILE_NOLOCK);
-
-	if (err)
-		return err;
-	b.file = im.file;
-	err = fiber_run(im.loop, bitmaps_fiber, &b);
-	if (err) {
-		log_error("%s", why_text(&b.why, err));
-	} else if (b.info.h.version >= 3) {
-		n->has_bitmaps = true;
-		n->bitmaps = bitmap_bytes(&b.info, size, s->cluster);
-	}
-	info_free(&b.info);
-	img_close(&im);
-	return err;
 }
 
 /* ---- the result ---- */
@@ -169,8 +134,9 @@ static int measure_qcow2(struct loop *l, struct job *j, const struct qcow2_creat
 		j->data = size;
 	n->full = size + tables_bytes(&s, size);
 	n->required = n->full - size + j->data;
-	if (!err && j->disk && !strcmp(disk_format(j->disk), "qcow2") && q->version != 2)
-		err = measure_bitmaps(j->o, &s, disk_size(j->disk), n);
+	n->has_bitmaps = j->disk && disk_has_bitmaps(j->disk) && q->version != 2;
+	if (n->has_bitmaps)
+		n->bitmaps = bitmap_bytes(j->disk, s.cluster);
 	return err;
 }
 

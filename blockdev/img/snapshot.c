@@ -74,7 +74,7 @@ static int change(struct disk *d, const struct options *o)
 	if (o->action == CREATE) {
 		log_error("Could not create snapshot '%s': %d (%s)", o->snapshot, err,
 			strerror(-err));
-	} else if (o->action == APPLY && err != -ENOTSUP) {
+	} else if (o->action == APPLY && err != -ENOTSUP && err != -EBUSY) {
 		if (why.text[0] && err != -ENOENT)
 			log_error("%s", why.text);
 		log_error("Could not apply snapshot '%s': Failed to load snapshot: %s",

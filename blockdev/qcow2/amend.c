@@ -3,9 +3,9 @@
  * amend.c - another version or other features for an image that is there.
  *
  * Version 2 knows no zero clusters: before the header says 2, they become holes, or zeros
- * written as data where a hole would show a backing file.  Version 3 wants more in a snapshot's
- * entry: the table is written anew.  The header is replaced in one step
- * (header_rewrite.c), after all that it relies on is durable.
+ * written as data where a hole would show a backing file.  Nor has it bitmaps that could be relied
+ * on: they go.  Version 3 wants more in a snapshot's entry: the table is written anew.  The header
+ * is replaced in one step (header_rewrite.c), after all that it relies on is durable.
  */
 #include <string.h>
 #include "blockdev/qcow2/snapshot.h"
@@ -99,6 +99,7 @@ static int replace_both(struct qcow2 *q, struct qcow2_header *h, struct why *why
 
 static int downgrade(struct qcow2 *q, struct why *why)
 {
+	uint64_t dir_offset = q->h.bitmaps_offset, dir_bytes = q->h.bitmaps_bytes;
 	struct qcow2_header h;
 	int err = can_be_v2(q, why);
 
@@ -117,7 +118,10 @@ static int downgrade(struct qcow2 *q, struct why *why)
 	h.version = 2;
 	h.incompatible = h.compatible = h.autoclear = 0;
 	h.compression_type = 0;
-	return replace(q, &h, why);
+	h.nb_bitmaps = 0; /* without autoclear bits nobody could believe them */
+	h.bitmaps_offset = h.bitmaps_bytes = 0;
+	err = replace(q, &h, why);
+	return err ? err : qcow2_bitmaps_drop(q, dir_offset, dir_bytes);
 }
 
 static int check(const struct qcow2 *q, const struct disk_amend *a, struct why *why)

@@ -9,12 +9,8 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include "blockdev/qcow2/bitmap.h"
 #include "blockdev/qcow2/check.h"
-
-#define BITMAPS_MAX          65535u
-#define BITMAP_DIR_BYTES_MAX (128u * MiB)
-
-#define BITMAP_ENTRY_RESERVED 0xff000000000001feULL
 
 static int count_bitmap(struct chk *c, uint64_t table_off, uint32_t entries)
 {
@@ -46,36 +42,19 @@ static int count_bitmap(struct chk *c, uint64_t table_off, uint32_t entries)
 
 static int count_bitmaps(struct chk *c)
 {
-	uint64_t at = c->h.bitmaps_offset, left = c->h.bitmaps_bytes;
-	struct qcow2_disk_bitmap b;
+	struct bitmaps b;
 	bool outside;
-	int err;
+	int err = chk_count(c, c->h.bitmaps_offset, c->h.bitmaps_bytes, &outside);
 
-	if (c->h.nb_bitmaps > BITMAPS_MAX || left > BITMAP_DIR_BYTES_MAX || at % c->h.cluster_size)
-		return why_set(c->why, -EINVAL, "bitmaps_ext: Invalid bitmap directory");
-	err = chk_count(c, at, left, &outside);
 	if (err || outside)
 		return err;
-	for (uint32_t i = 0; i < c->h.nb_bitmaps; i++) {
-		uint64_t bytes;
-
-		if (left < sizeof(b))
-			return why_set(c->why, -EINVAL,
-				"Less bitmaps found than specified in header extension");
-		err = file_pread(c->file, &b, sizeof(b), at);
-		if (err)
-			return err;
-		bytes = round_up(
-			sizeof(b) + (uint64_t)be32_get(b.extra_bytes) + be16_get(b.name_bytes), 8);
-		if (bytes > left)
-			return why_set(c->why, -EINVAL, "Broken bitmap directory");
-		err = count_bitmap(c, be64_get(b.table_offset), be32_get(b.table_size));
-		if (err)
-			return err;
-		at += bytes;
-		left -= bytes;
-	}
-	return 0;
+	err = bitmap_dir_read(c->file, &c->h, &b, c->why);
+	if (err)
+		return err;
+	for (uint32_t i = 0; i < b.n && !err; i++)
+		err = count_bitmap(c, b.v[i]->table_offset, b.v[i]->table_size);
+	qcow2_bitmaps_fini(&b);
+	return err;
 }
 
 int meta_extensions(struct chk *c)
@@ -87,10 +66,7 @@ int meta_extensions(struct chk *c)
 		if (err)
 			return err;
 	}
-	/* Without the autoclear bit somebody wrote to the image without minding the bitmaps. */
-	if (c->h.nb_bitmaps && (c->h.autoclear & QCOW2_AUTOCLEAR_BITMAPS))
-		return count_bitmaps(c);
-	return 0;
+	return c->h.nb_bitmaps ? count_bitmaps(c) : 0;
 }
 
 static bool block_usable(const struct chk *c, uint64_t entry)

@@ -95,6 +95,9 @@ must_check int qcow2_snapshot_extra_check(uint32_t bytes, uint32_t i, struct why
 /* The table up to here takes so many bytes; left: entries from the last of them on. */
 must_check int qcow2_snapshots_bytes_check(uint64_t bytes, uint32_t left, struct why *why);
 
+#define BITMAPS_MAX          65535u
+#define BITMAP_DIR_BYTES_MAX (1024u * BITMAPS_MAX)
+
 /* Entry of the bitmap directory; then extra data, name, padding to 8 bytes. */
 struct qcow2_disk_bitmap {
 	be64_t table_offset;
@@ -123,6 +126,7 @@ struct qcow2_header {
 	uint64_t crypto_offset, crypto_bytes;
 	uint32_t nb_bitmaps; /* 0: none */
 	uint64_t bitmaps_offset, bitmaps_bytes;
+	bool bitmaps_stale; /* there were some, and somebody wrote without minding them */
 };
 
 /* Geometry. */
@@ -186,6 +190,21 @@ must_check int qcow2_header_supported(const struct qcow2_header *h, bool writabl
  * kept).  Not durable yet.
  */
 must_check int qcow2_header_write(struct file *f, const struct qcow2_header *h);
+
+/*
+ * In a fiber: the bitmaps that h names, one call of each (NULL: none) after the other.  0, or
+ * -errno with words if the directory is broken.
+ */
+struct qcow2_bitmap_word {
+	const char *name;
+	bool in_use, enabled;
+	uint64_t granularity; /* bytes */
+};
+must_check int qcow2_bitmaps_describe(struct file *f, const struct qcow2_header *h,
+	int (*each)(void *arg, const struct qcow2_bitmap_word *w), void *arg, struct why *why);
+
+/* Warns if the image had bitmaps that nobody may believe any more. */
+void qcow2_header_warn(const struct qcow2_header *h);
 
 /* Refcount i of a refcount block of the given order (bits = 1 << order), any order 0..6. */
 uint64_t qcow2_refcount_get(const void *block, uint32_t i, uint32_t order);

@@ -169,11 +169,60 @@ static void name_unknown(struct qcow2_header *h, const uint8_t *names, size_t le
 			*c = '?';
 }
 
+/* Words and order of looking are the peer's. */
+static int bitmaps_from_disk(
+	struct qcow2_header *h, const uint8_t *data, uint32_t len, struct why *why)
+{
+	struct bitmaps_ext b;
+
+	if (len != sizeof(b))
+		return why_set(why, -EINVAL, "bitmaps_ext: Invalid extension length");
+	if (!(h->autoclear & QCOW2_AUTOCLEAR_BITMAPS)) {
+		h->bitmaps_stale = true; /* as if there were none */
+		return 0;
+	}
+	memcpy(&b, data, sizeof(b));
+	h->nb_bitmaps = be32_get(b.nb);
+	h->bitmaps_offset = be64_get(b.dir_offset);
+	h->bitmaps_bytes = be64_get(b.dir_size);
+	if (be32_get(b.reserved))
+		return why_set(why, -EINVAL, "bitmaps_ext: Reserved field is not zero");
+	if (h->nb_bitmaps > BITMAPS_MAX)
+		return why_set(why, -EINVAL,
+			"bitmaps_ext: Image has %u bitmaps, exceeding the QEMU supported maximum "
+			"of %u",
+			h->nb_bitmaps, BITMAPS_MAX);
+	if (!h->nb_bitmaps)
+		return why_set(why, -EINVAL, "found bitmaps extension with zero bitmaps");
+	if (h->bitmaps_offset % h->cluster_size)
+		return why_set(why, -EINVAL, "bitmaps_ext: invalid bitmap directory offset");
+	if (h->bitmaps_bytes > BITMAP_DIR_BYTES_MAX)
+		return why_set(why, -EINVAL,
+			"bitmaps_ext: bitmap directory size (%" PRIu64
+			") exceeds the maximum supported size (%u)",
+			h->bitmaps_bytes, BITMAP_DIR_BYTES_MAX);
+	return 0;
+}
+
+void qcow2_header_warn(const struct qcow2_header *h)
+{
+	if (!h->bitmaps_stale || !log_shows(LOG_WARN))
+		return;
+	if (h->version < 3)
+		log_warn("This qcow2 v2 image contains bitmaps, but they may have been modified "
+			 "by a program without persistent bitmap support; so now they must all be "
+			 "considered inconsistent");
+	else
+		log_warn("a program lacking bitmap support modified this file, so all bitmaps are "
+			 "now considered inconsistent");
+	fputs("Some clusters may be leaked, run 'qemu-img check -r' on the image file to fix.\n",
+		stderr);
+}
+
 /* One extension, data inside the buffer. */
 static int ext_from_disk(
 	struct qcow2_header *h, uint32_t type, const uint8_t *data, uint32_t len, struct why *why)
 {
-	const struct bitmaps_ext *b = (const void *)data;
 	const struct crypto_ext *c = (const void *)data;
 
 	switch (type) {
@@ -196,12 +245,7 @@ static int ext_from_disk(
 			name_unknown(h, data, len);
 		return 0;
 	case QCOW2_EXT_BITMAPS:
-		if (len != sizeof(*b))
-			return why_set(why, -EINVAL, "bitmaps_ext: Invalid extension length");
-		h->nb_bitmaps = be32_get(b->nb);
-		h->bitmaps_offset = be64_get(b->dir_offset);
-		h->bitmaps_bytes = be64_get(b->dir_size);
-		return 0;
+		return bitmaps_from_disk(h, data, len, why);
 	case QCOW2_EXT_CRYPTO:
 		if (len != sizeof(*c))
 			return why_set(why, -EINVAL,

@@ -58,17 +58,30 @@ static int repair_if_dirty(
 }
 
 /*
- * Bitmaps and whatever else we do not keep up to date must not be believed after we wrote.  A data
- * file that is good as a raw image stays one.
+ * Whatever we do not keep up to date must not be believed after we wrote.  Bitmaps are kept, and a
+ * data file that is good as a raw image stays one.
  */
 static int clear_autoclear(struct qcow2 *q)
 {
 	uint64_t keep = q->external ? QCOW2_AUTOCLEAR_DATA_RAW : 0;
 
+	if (q->h.nb_bitmaps)
+		keep |= QCOW2_AUTOCLEAR_BITMAPS;
 	if (!(q->h.autoclear & ~keep))
 		return 0;
 	q->h.autoclear &= keep;
 	return qcow2_header_commit(q);
+}
+
+/* Their extension goes; where the header cannot be made anew it stays, and nobody minds it. */
+static int forget_stale_bitmaps(struct qcow2 *q)
+{
+	int err;
+
+	fiber_lock(&q->table_lock);
+	err = qcow2_header_replace(q, &q->h, NULL);
+	fiber_unlock(&q->table_lock);
+	return err == -ENOSPC ? 0 : err;
 }
 
 static int load(struct qcow2 *q, const struct disk_opts *o, struct why *why)
@@ -134,6 +147,7 @@ static void unload(struct qcow2 *q)
 	qcow2_free_fini(q);
 	qcow2_compress_fini(q);
 	qcow2_snapshots_fini(q);
+	qcow2_bitmaps_fini(&q->bitmaps);
 	mem_table_fini(&q->l1);
 	mem_table_fini(&q->reftable);
 	free(q->path);
@@ -155,6 +169,7 @@ static void qcow2_init(struct qcow2 *q, struct file *f, const struct disk_opts *
 	sync_init(&q->fmt.sync, f);
 	q->l2_entries = qcow2_l2_entries(&q->h);
 	q->l2_bits = (uint32_t)__builtin_ctz(q->l2_entries);
+	q->fmt.keeps_bitmaps = q->h.version >= 3;
 	q->ext = q->h.incompatible & QCOW2_INCOMPAT_EXTL2;
 	q->unit_bits = q->h.cluster_bits - (q->ext ? QCOW2_SUBCLUSTERS_BITS : 0);
 	q->refs_per_block = qcow2_refblock_entries(&q->h);
@@ -188,12 +203,17 @@ static int qcow2_open(
 		err = why_set(why, -EINVAL, "the L1 table is too small for the image's size");
 	if (err)
 		goto out;
+	qcow2_header_warn(&q->h);
 	qcow2_init(q, f, o);
 	err = load(q, o, why);
 	if (!err)
 		err = qcow2_snapshots_read(q, why);
 	if (!err && !o->readonly)
 		err = clear_autoclear(q);
+	if (!err)
+		err = qcow2_bitmaps_open(q, why);
+	if (!err && !o->readonly && q->h.bitmaps_stale)
+		err = forget_stale_bitmaps(q);
 	if (err)
 		goto out;
 	start_cleaning(q, o);
@@ -224,13 +244,17 @@ int qcow2_flush(struct format *fmt)
 static int qcow2_close(struct format *fmt, struct why *why)
 {
 	struct qcow2 *q = qcow2_of(fmt);
-	int err;
+	int err, lost = 0;
 
 	if (fmt->readonly)
 		return 0;
 	err = qcow2_alloc_settle(q);
 	if (!err)
 		err = fmt->sync.err ? fmt->sync.err : qcow2_flush(fmt);
+	if (!err)
+		lost = qcow2_bitmaps_save(q, why);
+	if (!err)
+		err = fmt->sync.err ? fmt->sync.err : qcow2_alloc_settle(q);
 	if (!err)
 		err = qcow2_alloc_close(q);
 	if (!err)
@@ -239,7 +263,7 @@ static int qcow2_close(struct format *fmt, struct why *why)
 		q->h.incompatible &= ~QCOW2_INCOMPAT_DIRTY;
 		err = qcow2_header_commit(q);
 	}
-	return err;
+	return err ? err : lost;
 }
 
 static void qcow2_free(struct format *fmt)
@@ -328,6 +352,10 @@ const struct format_ops qcow2_format = {
 	.amend = qcow2_amend,
 	.make_empty = qcow2_make_empty,
 	.set_backing = qcow2_set_backing,
+	.note = qcow2_note,
+	.bitmap_get = qcow2_bitmap_get,
+	.bitmap_change = qcow2_bitmap_change,
+	.bitmap_merge = qcow2_bitmap_merge,
 	.vmstate_offset = qcow2_vmstate_offset,
 	.vmstate = qcow2_vmstate,
 };

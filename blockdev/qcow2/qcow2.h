@@ -47,6 +47,17 @@ struct run {
 };
 #define RUNS_MAX 64
 
+/* The dirty bitmaps that the image keeps (bitmap.h). */
+struct bitmap;
+struct bitmaps {
+	struct bitmap **v;
+	uint32_t n;
+	bool in_use;  /* and the image says so: they are to be written back */
+	bool renewed; /* the directory needs another place: not only its flags changed */
+	struct run *lost; /* clusters without a name in memory: free when that is durable */
+	uint32_t n_lost;
+};
+
 /* Guest clusters that a write is allocating right now. */
 struct pending {
 	uint64_t first, n; /* guest clusters */
@@ -88,6 +99,8 @@ struct qcow2 {
 	struct snapshot *snapshots; /* snapshot_table.c */
 	uint32_t n_snapshots;
 	uint64_t snapshots_bytes; /* of the table on disk */
+
+	struct bitmaps bitmaps;
 
 	struct list pending;
 	struct fiber_queue pending_q; /* some write has finished allocating */
@@ -264,6 +277,29 @@ void qcow2_snapshots_fini(struct qcow2 *q);
 bool qcow2_snapshot_get(struct format *fmt, uint32_t i, struct disk_snapshot *out);
 int qcow2_snapshot(struct format *fmt, enum snapshot_op op, const char *name, struct why *why);
 int qcow2_snapshot_load(struct format *fmt, const char *id, const char *name, struct why *why);
+
+/* ---- bitmap.c, bitmap_save.c ---- */
+
+/* In a fiber, at open: reads the directory; for writing, the bits, and marks all in use (B1). */
+must_check int qcow2_bitmaps_open(struct qcow2 *q, struct why *why);
+/* In a fiber, at close, all else written: what changed is written back.  -errno with words. */
+must_check int qcow2_bitmaps_save(struct qcow2 *q, struct why *why);
+/* In a fiber, once no header names the directory any more, durably: they go. */
+must_check int qcow2_bitmaps_drop(struct qcow2 *q, uint64_t dir_offset, uint64_t dir_bytes);
+void qcow2_bitmaps_fini(struct bitmaps *b);
+/*
+ * In a fiber, before the disk gets this size: room for the bits.  -errno with words: one of the
+ * bitmaps cannot follow.
+ */
+must_check int qcow2_bitmaps_room(struct qcow2 *q, uint64_t size, struct why *why);
+/* It has another size, or kept its own after all: they end with it. */
+void qcow2_bitmaps_fit(struct qcow2 *q);
+bool qcow2_bitmap_get(struct format *fmt, uint32_t i, struct disk_bitmap *out);
+int qcow2_bitmap_change(struct format *fmt, enum bitmap_op op, const char *name,
+	uint64_t granularity, struct why *why);
+int qcow2_bitmap_merge(struct format *fmt, const char *name, struct format *from_fmt,
+	const char *from_name, struct why *why);
+void qcow2_note(struct format *fmt, uint64_t off, uint64_t len);
 
 /* ---- alloc.c ---- */
 

@@ -282,6 +282,7 @@ static int shrink(struct qcow2 *q, uint64_t size)
 int qcow2_resize(struct format *fmt, uint64_t size, enum prealloc how, struct why *why)
 {
 	struct qcow2 *q = qcow2_of(fmt);
+	int err;
 
 	if (size % SECTOR)
 		return why_set(why, -EINVAL, "The new size must be a multiple of %d", SECTOR);
@@ -289,9 +290,12 @@ int qcow2_resize(struct format *fmt, uint64_t size, enum prealloc how, struct wh
 		return why_set(why, -ENOTSUP, "Can't resize a v2 image which has snapshots");
 	if (size > (uint64_t)INT64_MAX || qcow2_l1_needed(&q->h, size) * 8 > QCOW2_L1_BYTES_MAX)
 		return why_set(why, -EFBIG, "Failed to grow the L1 table: File too large");
-	if (size < q->h.size)
-		return shrink(q, size);
-	return grow(q, size, how);
+	err = qcow2_bitmaps_room(q, size, why);
+	if (err)
+		return err;
+	err = size < q->h.size ? shrink(q, size) : grow(q, size, how);
+	qcow2_bitmaps_fit(q);
+	return err;
 }
 
 int qcow2_grow(struct format *fmt, uint64_t size)

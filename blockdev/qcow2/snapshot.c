@@ -411,6 +411,8 @@ int qcow2_snapshot(struct format *fmt, enum snapshot_op op, const char *name, st
 		return -ENOTSUP;
 	if (i < 0)
 		return why_set(why, -ENOENT, "snapshot not found");
+	if (op == SNAPSHOT_APPLY && q->bitmaps.n) /* which would not note what changes */
+		return why_set(why, -EBUSY, "Device has active dirty bitmaps");
 	err = fmt->sync.err ? fmt->sync.err : settle(q);
 	if (err)
 		return err;

@@ -23,6 +23,7 @@ struct row {
 	unsigned zero, discard;    /* too; half of the zeros may unmap */
 	unsigned pack;             /* too; compressed, whole clusters */
 	unsigned snapshot;         /* too, with depth 1: created, applied, deleted */
+	unsigned bitmaps;          /* too, with depth 1: changed; and two clean closes */
 	unsigned upkeep;           /* too, with depth 1: what an image tool does, see upkeep.h */
 	bool below;                /* over a backing file */
 	bool reopen;               /* clean close and reopen half way */
@@ -55,6 +56,9 @@ struct run_log {
 	uint64_t reopened_at; /* tick; 0: it was not */
 	struct crash_snapshot *snapshots; /* all that there ever were, see snapshots.h */
 	uint32_t n_snapshots;
+	struct crash_close *closes; /* of rows with bitmaps, see bitmaps.h */
+	unsigned n_closes;
+	bool bitmaps_unknown; /* on a host that fails */
 	struct backing_name *names; /* that the image was given, in turn, see upkeep.h */
 	uint32_t n_names;
 	struct disk_stats stats; /* of the last disk that was open */

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "tests/crash/bitmaps.h"
 #include "tests/crash/snapshots.h"
 #include "tests/crash/upkeep.h"
 
@@ -183,6 +184,7 @@ void work_init(struct work *w, struct loop *l, const struct run_log *r,
 	e->report = o->verbose ? check_line : NULL;
 	e->judged = judged;
 	e->also = also;
+	e->first = row->bitmaps && !r->bitmaps_unknown ? bitmaps_judge : NULL;
 	e->arg = w;
 }
 

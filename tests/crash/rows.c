@@ -32,6 +32,9 @@
 /* The same; a smaller disk still has all that the work touches. */
 #define UPKEEP .depth = 1, .span = 1024, .max = 24, .upkeep = 12, .ops = 120, .zero = 8, .dear = 2
 
+/* The same; opened three times. */
+#define BITMAPS .depth = 1, .span = 1024, .max = 24, .bitmaps = 12, .ops = 90, .dear = 8
+
 #define EXT .create.extended_l2 = true, .zero = 10
 
 #define BELOW .below = true, .span = 1600
@@ -120,6 +123,10 @@ const struct row rows[] = {
 		.zero = 10),
 	QCOW2("4k snapshots lazy", 1 * MiB, 4096, SNAPSHOTS, LAZY, .zero = 5, .flip = 5),
 	QCOW2("version 2 snapshots", 1 * MiB, 4096, SNAPSHOTS, .create.version = 2),
+
+	QCOW2("4k bitmaps", 4 * MiB, 4096, BITMAPS, .discard = 8, .pack = 8),
+	QCOW2("512 bitmaps", 1 * MiB, 512, BITMAPS, .discard = 8, .tiny = true, .junk = 150),
+	QCOW2("64k bitmaps lazy", 16 * MiB, 65536, BITMAPS, LAZY, .zero = 8),
 
 	QCOW2("4k upkeep", 4 * MiB, 4096, UPKEEP, .pack = 15, .discard = 8, .flip = 3),
 	QCOW2("512 upkeep", 2 * MiB, 512, UPKEEP, .discard = 5, .tiny = true, .junk = 200),

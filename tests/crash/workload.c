@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include "blockdev/crash/window.h"
 #include "blockdev/file/fault.h"
+#include "tests/crash/bitmaps.h"
 #include "tests/crash/snapshots.h"
 #include "tests/crash/upkeep.h"
 
@@ -21,6 +22,7 @@ struct guest {
 	uint32_t version;
 	bool grown;
 	struct snapshots snapshots;
+	struct bitmaps_work bitmaps;
 	struct fault_rule *rule; /* the host fails: so may requests */
 };
 
@@ -83,6 +85,7 @@ static void do_change(struct guest *g, enum change what, bool fua)
 	}
 	op.version = what == WRITE || what == PACK ? ++g->version : 0;
 	op.wce_at_submit = disk_wce(g->d);
+	bitmaps_wrote(&g->bitmaps, &op);
 	i = crash_log_submit(&g->r->log, &op);
 	err = change(g, &op, what);
 	crash_log_ack(&g->r->log, i, disk_wce(g->d), err);
@@ -142,6 +145,11 @@ static void do_snapshot(struct guest *g)
 	must_unless_faulty(g, snapshots_step(&g->snapshots, g->r, g->d, &g->rng), "snapshot");
 }
 
+static void do_bitmaps(struct guest *g)
+{
+	must_unless_faulty(g, bitmaps_step(&g->bitmaps, g->r, g->d, &g->rng), "bitmap");
+}
+
 static void do_upkeep(struct guest *g)
 {
 	must_unless_faulty(g, upkeep_step(g->r, g->d, &g->rng), "upkeep");
@@ -179,11 +187,13 @@ static void worker_fiber(struct fiber_start *s)
 			do_flip(g);
 		else if (k < own + row->snapshot)
 			do_snapshot(g);
+		else if (k < own + row->snapshot + row->bitmaps)
+			do_bitmaps(g);
 		else if (k < own + row->snapshot + row->upkeep)
 			do_upkeep(g);
 		else
 			do_change(g, which(row, rng_next(&g->rng) % 100),
-				k < own + row->snapshot + row->upkeep + row->fua);
+				k < own + row->snapshot + row->bitmaps + row->upkeep + row->fua);
 	}
 	g->workers--;
 }
@@ -290,7 +300,9 @@ static bool open_traced(struct loop *l, struct guest *g, uint64_t seed)
 	must(trace_open(f, &r->log, &t), "trace");
 	if (row_data_bytes(r->row))
 		must(window_pair(t, row_data_bytes(r->row), &o.data_file, &t), "window");
+	bitmaps_opening(r);
 	err = disk_open_file(t, &o, &g->d, NULL);
+	bitmaps_opened(r);
 	must_unless_faulty(g, err, "open");
 	return !err;
 }
@@ -313,9 +325,14 @@ static void power_off(struct guest *g)
 {
 	struct guest_op op = {.kind = GUEST_FLUSH};
 	uint64_t i = crash_log_submit(&g->r->log, &op);
-	int err = disk_close(g->d, NULL);
+	int err;
 
+	if (g->r->row->bitmaps)
+		bitmaps_closing(&g->bitmaps, g->r);
+	err = disk_close(g->d, NULL);
 	crash_log_ack(&g->r->log, i, false, err);
+	if (g->r->row->bitmaps)
+		bitmaps_closed(g->r, err);
 	must_unless_faulty(g, err, "close");
 	faults_reopen(g->r, g->rule, !err);
 }
@@ -376,19 +393,19 @@ static void power_cut(struct guest *g)
 static void run(struct loop *l, struct guest *g, struct look_args *look)
 {
 	const struct row *row = g->r->row;
-	unsigned half = row->reopen || row->cut ? row->ops / 2 : row->ops;
+	bool again = row->reopen || row->cut || row->bitmaps;
+	/* What a failing host has left is opened once. */
+	unsigned n = row->bitmaps && !g->rule ? CRASH_SESSIONS : again ? 2 : 1;
+	unsigned part = row->ops / n;
 
-	if (!open_traced(l, g, g->r->seed * 2 + 1))
-		return;
-	work(l, g, half);
-	if (half < row->ops) {
-		if (row->cut)
+	for (unsigned i = 0; i < n; i++) {
+		if (i && row->cut)
 			power_cut(g);
-		else
+		else if (i)
 			power_off(g);
-		if (!open_traced(l, g, g->r->seed * 2 + 2))
+		if (!open_traced(l, g, g->r->seed * 2 + 1 + i))
 			return;
-		work(l, g, row->ops - half);
+		work(l, g, i + 1 < n ? part : row->ops - (n - 1) * part);
 	}
 	disk_drain(g->d);
 	if (look) {
@@ -485,10 +502,12 @@ void workload_run(struct loop *l, const struct row *row, uint64_t seed, struct r
 
 	prepare(l, row, seed, out);
 	snapshots_start(&g, row);
+	g.bitmaps.n_sectors = row->create.size / SECTOR;
 	if (row->below)
 		log_below(&g);
 	run(l, &g, NULL);
 	snapshots_fini(&g.snapshots);
+	bitmaps_fini(&g.bitmaps);
 }
 
 void workload_run_faulty(struct loop *l, const struct row *row, uint64_t seed,
@@ -499,11 +518,14 @@ void workload_run_faulty(struct loop *l, const struct row *row, uint64_t seed,
 	struct look_args look_args = {.look = look, .arg = arg};
 
 	prepare(l, row, seed, out);
+	out->bitmaps_unknown = true;
 	snapshots_start(&g, row);
+	g.bitmaps.n_sectors = row->create.size / SECTOR;
 	if (row->below)
 		log_below(&g);
 	run(l, &g, &look_args);
 	snapshots_fini(&g.snapshots);
+	bitmaps_fini(&g.bitmaps);
 }
 
 void workload_free(struct run_log *r)
@@ -511,6 +533,7 @@ void workload_free(struct run_log *r)
 	crash_log_fini(&r->log);
 	snapshots_free(r);
 	upkeep_free(r);
+	bitmaps_free(r);
 	mem_fini(&r->start);
 	mem_fini(&r->live);
 }

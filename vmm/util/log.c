@@ -28,6 +28,11 @@ void log_level_set(enum log_level level)
 	log_upto = level;
 }
 
+bool log_shows(enum log_level level)
+{
+	return level <= log_upto;
+}
+
 static void make_printable(char *s)
 {
 	for (; *s; s++)
@@ -58,7 +63,7 @@ void log_msg(enum log_level level, const char *fmt, ...)
 	static const char *const kind[] = {"", "warning: ", "", "debug: "};
 	va_list ap;
 
-	if (level > log_upto)
+	if (!log_shows(level))
 		return;
 	va_start(ap, fmt);
 	say(log_before, kind[level], fmt, ap);

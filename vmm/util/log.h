@@ -16,6 +16,7 @@ enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 /* Text to put before every message; points to static storage ("sluice run"). */
 void log_prefix(const char *prefix);
 void log_level_set(enum log_level level);
+bool log_shows(enum log_level level);
 void log_msg(enum log_level level, const char *fmt, ...) printf_like(2, 3);
 /* An error as other programs' users know it: without the prefix. */
 void log_bare(const char *fmt, ...) printf_like(1, 2);
