@@ -189,9 +189,13 @@ test_monitor() {
 }
 said() { grep -q "^$1 .*\"enable\": *$2" "$work/said"; }
 
-# SQLite on ext4, recorded: without the fsyncs that it needs, with them, and in two ways in between.
-# lab.sh judges the logs.
+# Recorded, for lab.sh to judge: an editor that saves its text without fsync, with one, and with
+# both that it takes; and SQLite on ext4 without the fsyncs that it needs, with them, and in two
+# ways in between.
+# story SCRIPT HOW...
 story() {
+	script=$1
+	shift
 	if [ ! -s story.raw ]; then
 		echo "skip $test: no sqlite3"
 		return
@@ -200,12 +204,13 @@ story() {
 	for how; do
 		cp story.raw "$work/d.raw"
 		extra="how=$how"
-		boot story.sh -drive "file=$work/d.raw,format=raw,trace=out/$how.log"
+		boot $script -drive "file=$work/d.raw,format=raw,trace=out/$how.log"
 	done
 }
-test_story() { story OFF EXTRA; }
+test_story() { story story.sh OFF EXTRA; }
+test_save() { story save.sh rename file folder; }
 test_story_more() {
-	story FULL nobarrier
+	story story.sh FULL nobarrier
 	plug OFF
 	plug EXTRA
 }
@@ -288,7 +293,7 @@ fsck() {
 
 few="machine ide cache files odd legacy ide_qcow2 story"
 list=${1:-$few}
-[ "$list" = all ] && list="$few story_more large entry32 pvh virtio_raw virtio_qcow2 ide_raw cd
+[ "$list" = all ] && list="$few story_more save large entry32 pvh virtio_raw virtio_qcow2 ide_raw cd
 	bootlog fio monitor debian"
 for test in $(echo "$list" | tr ',' ' '); do
 	extra=

@@ -168,21 +168,21 @@ make_story() {
 	mke2fs -q -F -t ext4 -b 1024 -d "$tmp/shop" "$tmp/story.raw" 8M >"$tmp/log" 2>&1
 }
 
-# judge HOW STATUS: the cuts of that log fail (2), or do not (0).  Disks of today tear at 4096
-# bytes.
+# judge CHECK HOW STATUS WORDS: the cuts of that log fail (2), with those words, or do not (0).
+# Disks of today tear at 4096 bytes.
 judge() {
-	[ -s "$out/$1.log" ] || return 0
-	cp "$out/$1.log" "$lab/story/"
+	[ -s "$out/$2.log" ] || return 0
+	cp "$out/$2.log" "$lab/story/"
 	(
-		cd "$lab/story" && "$sluice" powercut explore "$1.log" --image before.raw \
-			--tear 4096 --states 400 --html "$1.html" --check "sh shop-check.sh {}"
+		cd "$lab/story" && "$sluice" powercut explore "$2.log" --image before.raw \
+			--tear 4096 --states 400 --html "$2.html" --check "sh $1-check.sh {}"
 	) >"$tmp/told" 2>&1
 	status=$?
 	sed 's/^/    /' "$tmp/told" | head -n 40
-	if [ $status -eq "$2" ] && { [ -z "$3" ] || grep -q "$3" "$tmp/told"; }; then
-		echo "ok story: the power cuts of $1"
+	if [ $status -eq "$3" ] && { [ -z "$4" ] || grep -q "$4" "$tmp/told"; }; then
+		echo "ok story: the power cuts of $2"
 	else
-		echo "FAIL story: the power cuts of $1: status $status, not $2; or not '$3'"
+		echo "FAIL story: the power cuts of $2: status $status, not $3; or not '$4'"
 	fi
 }
 
@@ -208,12 +208,15 @@ judge_plug() {
 judge_story() {
 	[ -d "$out" ] || return 0
 	mkdir -p "$lab/story"
-	cp tests/lab/shop-check.sh "$lab/story/"
+	cp tests/lab/shop-check.sh tests/lab/save-check.sh "$lab/story/"
 	cp "$tmp/story.raw" "$lab/story/before.raw"
-	judge OFF 2 'order . was paid, and only'
-	judge EXTRA 0
-	judge FULL 2 'order . was paid, and only'
-	judge nobarrier 2 'missing: a flush after event'
+	judge save rename 2 'the text is torn: 0 bytes'
+	judge save file 2 'draft . was saved, and . is there'
+	judge save folder 0
+	judge shop OFF 2 'order . was paid, and only'
+	judge shop EXTRA 0
+	judge shop FULL 2 'order . was paid, and only'
+	judge shop nobarrier 2 'missing: a flush after event'
 	judge_plug OFF 1
 	judge_plug EXTRA 0
 }
