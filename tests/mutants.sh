@@ -146,7 +146,7 @@ B3: a new directory before the header|blockdev/qcow2/bitmap_save.c|512 bitmaps|
 	's/(bitmaps_bytes\);\n\tif \(!err\)\n\t\terr = )durable\(q\);/${1}0;/'
 B3: lost clusters are free when nothing names them|blockdev/qcow2/bitmap_save.c|s:8000:4k bitmaps|
 	's/(n_lost\)\n\t\terr = )durable\(q\);/${1}0;/'
-B3: a removed bitmap has no name before it is free|blockdev/qcow2/bitmap.c|512 bitmaps|
+B3: a removed bitmap has no name before it is free|blockdev/qcow2/bitmap.c|s:8000:4k bitmaps|
 	's/if \(m->table_offset\)\n\t\tb->renewed = true;//'
 
 R8: repair marks the image dirty first|blockdev/qcow2/check.c|u:test_qcow2_check|

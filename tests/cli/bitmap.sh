@@ -197,6 +197,7 @@ tools() { # WHO
 	"$1" io -C -c 'read 0 8M' top >/dev/null
 	"$1" io -s -c 'write 2M 64k' top >/dev/null
 	"$1" img commit -q top
+	"$1" img bitmap --add --merge n -b top -F qcow2 base m # whose own base is written to
 	"$1" img rebase -b '' top
 	"$1" img convert -n -O qcow2 top t
 	for f in base top t; do
