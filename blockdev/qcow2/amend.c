@@ -13,18 +13,22 @@
 /* Zero clusters in [off, off + m->len), which map alike. */
 static int expand_piece(struct qcow2 *q, uint64_t off, const struct mapping *m)
 {
-	uint64_t n = min_u64(m->len, q->fmt.size - off);
+	uint64_t size = q->fmt.size;
 
-	if (q->fmt.backing && off < q->fmt.backing->size)
-		return qcow2_write_zeros(q, off, n);
-	return qcow2_drop(q, off, off + m->len);
+	if (q->fmt.backing && off < size && off < q->fmt.backing->size)
+		return qcow2_write_zeros(q, off, min_u64(m->len, size - off));
+	return qcow2_drop_entries(q, off, off + m->len);
 }
 
+/* Also behind the disk, where a machine's state is kept, or nothing should be. */
 static int expand_zeros(struct qcow2 *q)
 {
-	for (uint64_t off = 0; off < q->fmt.size;) {
+	uint64_t end = ((uint64_t)q->l1.n << q->l2_bits) * q->h.cluster_size;
+	uint64_t disk = round_up(q->fmt.size, q->h.cluster_size);
+
+	for (uint64_t off = 0; off < end;) {
 		struct mapping m;
-		int err = qcow2_map(q, off, q->fmt.size - off, &m);
+		int err = qcow2_map(q, off, (off < disk ? disk : end) - off, &m);
 
 		if (!err && (m.kind == MAP_ZERO || m.kind == MAP_ZERO_HOST))
 			err = expand_piece(q, off, &m);
@@ -32,6 +36,7 @@ static int expand_zeros(struct qcow2 *q)
 			return err;
 		off += m.len;
 	}
+	q->trim = true;
 	return qcow2_drop_finish(q);
 }
 

@@ -33,7 +33,7 @@ static int drop_piece(struct qcow2 *q, uint64_t off, uint64_t len, uint64_t *don
 	return err;
 }
 
-static int drop_entries(struct qcow2 *q, uint64_t off, uint64_t end)
+int qcow2_drop_entries(struct qcow2 *q, uint64_t off, uint64_t end)
 {
 	while (off < end) {
 		struct mapping m;
@@ -76,7 +76,7 @@ int qcow2_drop(struct qcow2 *q, uint64_t from, uint64_t to)
 		if (i >= q->l1.n)
 			break;
 		if (be64_get(q->l1.e[i]) & QCOW2_OFFSET_MASK)
-			err = drop_entries(q, from, stop);
+			err = qcow2_drop_entries(q, from, stop);
 		if (!err && from % covers == 0 && (stop % covers == 0 || stop >= last))
 			err = drop_table(q, (uint32_t)i);
 		from = stop;

@@ -417,6 +417,8 @@ must_check int qcow2_header_replace(struct qcow2 *q, const struct qcow2_header *
  * become holes.  Not durable yet.
  */
 must_check int qcow2_drop(struct qcow2 *q, uint64_t from, uint64_t to);
+/* The same for whole clusters; L2 tables stay where they are. */
+must_check int qcow2_drop_entries(struct qcow2 *q, uint64_t from, uint64_t to);
 /* In a fiber: durable, and the clusters are free. */
 must_check int qcow2_drop_finish(struct qcow2 *q);
 

@@ -277,6 +277,11 @@ amend -o compat=0.10 o
 amend -o compat=0.10 z
 !qemu-io -r -c 'read -P 0 0 512k' -c 'read -P 3 512k 512k' z | grep -c verif
 !qemu-img check z | head -1; qemu-img info z | grep -v disk.size
+# A disk whose header says less than its tables map.
+!qemu-img create -q -f qcow2 y 1M; qemu-io -c 'write -P 3 0 1M' -c 'write -z 0 512k' y >/dev/null
+!printf '\0\2\0\0' | dd of=y bs=1 seek=28 conv=notrunc 2>/dev/null
+amend -o compat=0.10 y
+!qemu-img check y | head -1; qemu-img info y | grep -v disk.size
 END
 
 # Within the last cluster qemu-img 7.2 shows again what was cut off.
