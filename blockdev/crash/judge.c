@@ -106,6 +106,8 @@ static int read_run(struct judge *j, uint64_t at, uint64_t n)
 	struct explorer *e = j->e;
 	int err = disk_pread(j->d, e->buf, n * SECTOR, at * SECTOR);
 
+	if (e->s->log->used)
+		e->s->log->used(e->s->log->used_arg, n * SECTOR);
 	if (err) {
 		snprintf(
 			e->why, sizeof(e->why), "sector %" PRIu64 ": read: %s", at, strerror(-err));
