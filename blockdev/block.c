@@ -533,8 +533,8 @@ void disk_drain(struct disk *d)
 	while (d->in_flight) {
 		if (fiber_self())
 			fiber_queue_wait(&d->idle);
-		else if (loop_turn(d->loop, true))
-			return;
+		else
+			(void)!loop_turn(d->loop, true); /* it goes on after an error */
 	}
 }
 

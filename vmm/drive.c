@@ -3,7 +3,7 @@
  * drive.c - one thread per drive: opens the disk, turns the loop, closes the disk.
  *
  * The disk is only ever touched on this thread.  The maker waits until it is open (or is not),
- * the closer until the thread is gone.
+ * the closer until the thread is gone.  Others may have something done on it (drive_do()).
  */
 #include "vmm/drive.h"
 
@@ -28,11 +28,22 @@ struct drive {
 	bool trace_failed; /* that is the log's, and the image is clean */
 	struct why close_why;
 
-	pthread_mutex_t lock; /* guards all below */
+	struct job *job; /* to be done when the loop stops; set on the loop */
+
+	pthread_mutex_t lock; /* guards all below, and the jobs' "over" */
 	pthread_cond_t cond;
 	bool answered;
 	int open_err;
 	struct why open_why;
+};
+
+struct job {
+	struct loop_msg msg;
+	struct drive *d;
+	int (*fn)(struct drive *d, void *arg);
+	void *arg;
+	int result;
+	bool over;
 };
 
 static void answer(struct drive *d, int err)
@@ -135,6 +146,36 @@ static void close_recorder(struct drive *d)
 	}
 }
 
+static void job_run(struct drive *d)
+{
+	struct job *j = d->job;
+
+	d->job = NULL;
+	j->result = j->fn(d, j->arg);
+	pthread_mutex_lock(&d->lock);
+	j->over = true;
+	pthread_cond_broadcast(&d->cond);
+	pthread_mutex_unlock(&d->lock);
+}
+
+/* Until drive_close() stops it; a job stops the loop for itself. */
+static void serve(struct drive *d)
+{
+	bool told = false;
+
+	for (;;) {
+		int err = loop_run(d->loop);
+
+		if (d->job)
+			job_run(d);
+		else if (!err)
+			return;
+		if (loop_failed(d->loop) && !told && d->c->failed)
+			d->c->failed(d->c->failed_arg);
+		told = loop_failed(d->loop);
+	}
+}
+
 static void *drive_main(void *arg)
 {
 	struct drive *d = arg;
@@ -153,10 +194,7 @@ static void *drive_main(void *arg)
 	err = open_disk(d);
 	answer(d, err);
 	if (!err) {
-		/* A loop that can no longer turn cannot close the disk either; it will say so. */
-		err = loop_run(d->loop);
-		if (err)
-			log_error("drive%u: its event loop failed: %s", d->index, strerror(-err));
+		serve(d);
 		end_disk(d);
 	}
 	if (d->recorder)
@@ -219,6 +257,26 @@ int drive_close(struct drive *d, struct drive_report *r, struct why *why)
 			why_text(&d->close_why, err));
 	drive_free(d);
 	return err;
+}
+
+static void job_on_loop(struct loop_msg *m)
+{
+	struct job *j = container_of(m, struct job, msg);
+
+	j->d->job = j;
+	loop_stop(j->d->loop);
+}
+
+int drive_do(struct drive *d, int (*fn)(struct drive *d, void *arg), void *arg)
+{
+	struct job j = {.msg.fn = job_on_loop, .d = d, .fn = fn, .arg = arg};
+
+	loop_post(d->loop, &j.msg);
+	pthread_mutex_lock(&d->lock);
+	while (!j.over)
+		pthread_cond_wait(&d->cond, &d->lock);
+	pthread_mutex_unlock(&d->lock);
+	return j.result;
 }
 
 void drive_mark(struct drive *d, enum mark_by by, const char *text, size_t len)

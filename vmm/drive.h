@@ -25,6 +25,12 @@ struct drive_config {
 	bool cdrom; /* disk.path NULL: no disc in it */
 	const char *trace; /* where what happens to the disk is recorded; NULL: nowhere */
 	struct live_config live;
+	/*
+	 * On the drive's thread, once: the kernel refuses to work for its loop.  The user has been
+	 * told; all goes on, slowly, so that the machine can end cleanly (loop.h).
+	 */
+	void (*failed)(void *arg);
+	void *failed_arg;
 };
 
 /* What a drive did, told when it is closed. */
@@ -51,6 +57,12 @@ must_check int drive_open(
 	const struct drive_config *c, unsigned index, struct drive **out, struct why *why);
 /* Closes the disk on its thread, ends the thread.  0, or -errno if the image is not left clean. */
 must_check int drive_close(struct drive *d, struct drive_report *r, struct why *why);
+
+/*
+ * Has fn run on the drive's thread between two turns of its loop, and waits for it; fn may turn the
+ * loop itself.  Requests come and end meanwhile.  One thread at a time.  fn's result.
+ */
+int drive_do(struct drive *d, int (*fn)(struct drive *d, void *arg), void *arg);
 
 /*
  * Any thread: a mark in the drive's log, if it has one; and if it is the mark that cuts the power,

@@ -52,6 +52,7 @@ struct machine {
 	struct device *devices[DEVICES_MAX]; /* in the order they were made */
 	unsigned n_devices;
 	struct device *pm; /* one of them: has the power button */
+	struct drive_config disk[MACHINE_DRIVES_MAX]; /* what the drives were opened with */
 	struct drive *drives[MACHINE_DRIVES_MAX];
 	unsigned n_drives;
 	struct ide_drive_opts ide[IDE_DRIVES]; /* by index */
@@ -68,7 +69,7 @@ struct machine {
 };
 
 /* What ended the wait, in one word so that the first one wins. */
-enum { FAILED = EV_EXIT + 1 };
+enum { FAILED = EV_EXIT + 1, DRIVE_FAILED };
 #define MONITOR_ASKED 1 /* EV_RESET: it was the monitor */
 #define EVENT_WORD(ev, code) (0x10000 | (ev) << 8 | ((code)&0xff))
 #define EVENT_KIND(word)     ((word) >> 8 & 0xff)
@@ -153,6 +154,11 @@ static bool has_powercut(const struct machine_config *c)
 	return false;
 }
 
+static void on_drive_failed(void *arg)
+{
+	event_set(arg, DRIVE_FAILED, 0);
+}
+
 static int add_device(struct machine *m, int err, struct device *d)
 {
 	if (!err) {
@@ -178,7 +184,7 @@ static int build_memory(struct machine *m, struct why *why)
 
 static int build_drive(struct machine *m, unsigned i, struct why *why)
 {
-	const struct drive_config *c = &m->c->drives[i];
+	struct drive_config *c = &m->disk[i];
 	/* One queue per vCPU, all on the drive's one loop. */
 	unsigned queues = m->c->n_vcpus < VIRTIO_BLK_QUEUES_MAX ? m->c->n_vcpus
 								: VIRTIO_BLK_QUEUES_MAX;
@@ -189,6 +195,8 @@ static int build_drive(struct machine *m, unsigned i, struct why *why)
 	struct drive *drive;
 	int err;
 
+	c->failed = on_drive_failed;
+	c->failed_arg = m;
 	if (c->iface == DRIVE_IDE) {
 		m->has_ide = true;
 		m->ide[c->index] = (struct ide_drive_opts){.serial = c->serial, .cdrom = c->cdrom};
@@ -571,8 +579,10 @@ static int machine_loop(struct machine *m, struct machine_report *r)
 			return MACHINE_TIMEOUT;
 		}
 		asked = EVENT_KIND(word) == EV_RESET && EVENT_CODE(word) == MONITOR_ASKED;
-		if (EVENT_KIND(word) == FAILED)
-			return MACHINE_FAILED;
+		if (EVENT_KIND(word) == FAILED || EVENT_KIND(word) == DRIVE_FAILED) {
+			tell_shutdown(m, false, "host-error");
+			return EVENT_KIND(word) == FAILED ? MACHINE_FAILED : MACHINE_USER;
+		}
 		if (EVENT_KIND(word) != EV_RESET || m->c->no_reboot) {
 			tell_shutdown(m, !asked,
 				asked                            ? "host-qmp-system-reset" :
@@ -605,6 +615,7 @@ int machine_run(const struct machine_config *c, uint64_t start_ns, struct machin
 		return r->status;
 	}
 	m->c = c;
+	memcpy(m->disk, c->drives, sizeof(m->disk));
 	m->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	err = m->wake_fd < 0 ? -errno : stop_watch(m->wake_fd, console_restore_terminal);
 	if (!err && has_powercut(c))

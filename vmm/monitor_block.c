@@ -5,7 +5,6 @@
  * What a drive's own thread must do is posted to its loop and waited for: the guest goes on
  * meanwhile, the main thread does not.  Figures are read from here; each is exact.
  */
-#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -24,69 +23,40 @@ json_t *monitor_fail(struct monitor_error *e, const char *class, const char *fmt
 
 /* ---- on the drive's thread ---- */
 
-struct call {
-	struct loop_msg msg;
-	struct disk *disk;
-	struct wce_change wce;
-	int fd;
+struct wce_job {
+	struct wce_change change;
 	int err;
-	bool done;
-	pthread_mutex_t lock; /* guards done and err */
-	pthread_cond_t cond;
+	bool over;
 };
 
-static void call_done(struct call *c, int err)
+static void wce_done(struct wce_change *c, int err)
 {
-	pthread_mutex_lock(&c->lock);
-	c->err = err;
-	c->done = true;
-	pthread_cond_signal(&c->cond);
-	pthread_mutex_unlock(&c->lock);
+	struct wce_job *j = container_of(c, struct wce_job, change);
+
+	j->err = err;
+	j->over = true;
 }
 
-static int call(struct call *c, struct drive *d, void (*fn)(struct loop_msg *m))
+static int job_wce(struct drive *d, void *arg)
 {
-	c->disk = drive_disk(d);
-	c->msg.fn = fn;
-	pthread_mutex_init(&c->lock, NULL);
-	pthread_cond_init(&c->cond, NULL);
-	loop_post(drive_loop(d), &c->msg);
-	pthread_mutex_lock(&c->lock);
-	while (!c->done)
-		pthread_cond_wait(&c->cond, &c->lock);
-	pthread_mutex_unlock(&c->lock);
-	pthread_cond_destroy(&c->cond);
-	pthread_mutex_destroy(&c->lock);
-	return c->err;
+	struct wce_job *j = arg;
+
+	j->change.done = wce_done;
+	disk_set_wce(drive_disk(d), &j->change);
+	while (!j->over)
+		(void)!loop_turn(drive_loop(d), true); /* it goes on after an error */
+	return j->err;
 }
 
-static void wce_done(struct wce_change *w, int err)
+static int job_notify(struct drive *d, void *arg)
 {
-	call_done(container_of(w, struct call, wce), err);
-}
-
-static void wce_on_loop(struct loop_msg *m)
-{
-	struct call *c = container_of(m, struct call, msg);
-
-	c->wce.done = wce_done;
-	disk_set_wce(c->disk, &c->wce);
-}
-
-static void watch_on_loop(struct loop_msg *m)
-{
-	struct call *c = container_of(m, struct call, msg);
-
-	disk_wce_notify(c->disk, c->fd);
-	call_done(c, 0);
+	disk_wce_notify(drive_disk(d), *(int *)arg);
+	return 0;
 }
 
 void monitor_watch_drive(struct drive *d, int fd)
 {
-	struct call c = {.fd = fd};
-	int err = call(&c, d, watch_on_loop);
-
-	assert(!err);
+	(void)drive_do(d, job_notify, &fd);
 }
 
 /* ---- answers ---- */
@@ -190,14 +160,14 @@ json_t *monitor_set_write_cache(const struct monitor_host *h, json_t *args, stru
 		return monitor_fail(e, "GenericError",
 			"expected device, a string, and enable, a boolean, and nothing else");
 	for (unsigned i = 0; i < h->n_drives; i++) {
-		struct call c = {.wce = {.enable = enable, .monitor = true}};
+		struct wce_job j = {.change = {.enable = enable, .monitor = true}};
 		char name[16];
 		int err;
 
 		name_of(h->drives[i], name, sizeof(name));
 		if (strcmp(name, device))
 			continue;
-		err = call(&c, h->drives[i], wce_on_loop);
+		err = drive_do(h->drives[i], job_wce, &j);
 		if (err == -EPERM)
 			return monitor_fail(e, "GenericError",
 				"%s: with cache=unsafe the write cache stays on", name);

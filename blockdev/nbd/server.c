@@ -223,12 +223,9 @@ static void *server_main(void *arg)
 	answer(s, err);
 	if (!err) {
 		err = loop_run(s->loop);
-		if (err) {
-			/* Those who wait would wait for ever; a clean close needs the loop too. */
-			log_error("the event loop failed: %s", strerror(-err));
-			_exit(1);
-		}
 		s->close_err = disk_close(s->disk, &s->close_why);
+		if (err) /* those who are inside nbdkit would wait for ever */
+			_exit(1);
 	}
 	loop_free(s->loop);
 	return NULL;

@@ -96,12 +96,40 @@ START_TEST(what_cannot_be_opened_is_told_with_its_name)
 }
 END_TEST
 
+static int job_name(struct drive *d, void *arg)
+{
+	pthread_getname_np(pthread_self(), arg, 16);
+	disk_drain(drive_disk(d));
+	return disk_size(drive_disk(d)) == 8 * SECTOR ? -EXDEV : 0;
+}
+
+START_TEST(a_job_runs_on_the_drives_thread_and_its_result_comes_back)
+{
+	struct drive_config c = {.disk = {.path = scratch_file(8 * SECTOR), .format = "raw"},
+		.aio = test_aio[_i]};
+	struct drive_report r;
+	struct why why = {{0}};
+	struct drive *d;
+	char name[16];
+
+	ck_assert_int_eq(drive_open(&c, 5, &d, &why), 0);
+	for (int i = 0; i < 3; i++) {
+		name[0] = 0;
+		ck_assert_int_eq(drive_do(d, job_name, name), -EXDEV);
+		ck_assert_str_eq(name, "drive5");
+	}
+	ck_assert_int_eq(drive_close(d, &r, &why), 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("drive");
 	TCase *tc = tcase_create("drive");
 
 	tcase_add_loop_test(tc, a_drive_works_on_its_own_thread_and_reports, 0, N_AIO);
+	tcase_add_loop_test(
+		tc, a_job_runs_on_the_drives_thread_and_its_result_comes_back, 0, N_AIO);
 	tcase_add_test(tc, what_cannot_be_opened_is_told_with_its_name);
 	suite_add_tcase(s, tc);
 	return scratch_main(s);

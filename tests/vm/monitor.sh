@@ -156,6 +156,7 @@ start "wce script=w8,f"
 wait "$pid"
 [ $? -eq 1 ] && [ "$(cat mon)" = precious ] && grep -q 'monitor' err
 verdict "a file is not taken for a socket" $?
+rm -f mon
 "$SLUICE" run -kernel @guest -S >out 2>err
 [ $? -eq 1 ] && grep -q 'needs -monitor' err
 verdict "-S needs a monitor" $?

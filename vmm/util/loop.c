@@ -15,7 +15,9 @@
  * The eventfd is watched for edges and never read: its counter has 64 bits.
  */
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -250,6 +252,21 @@ static bool has_work(struct loop *l)
 	       fibers_can_run(l);
 }
 
+static void fail(struct loop *l, int err)
+{
+	char name[16] = "";
+
+	pthread_getname_np(pthread_self(), name, sizeof(name));
+	log_error("%s: its event loop failed: %s", name, strerror(-err));
+	l->failed = true;
+	l->engine->give_up(l);
+}
+
+bool loop_failed(const struct loop *l)
+{
+	return l->failed;
+}
+
 int loop_turn(struct loop *l, bool wait)
 {
 	uint64_t deadline = LOOP_NEVER;
@@ -267,6 +284,8 @@ int loop_turn(struct loop *l, bool wait)
 		wait = false;
 	}
 	err = l->engine->enter(l, wait, deadline);
+	if (err)
+		fail(l, err);
 	atomic_store_explicit(&l->sleeping, false, memory_order_relaxed);
 
 	run_timers(l);
@@ -289,7 +308,8 @@ int loop_run(struct loop *l)
 
 	while (!err && !atomic_load(&l->stop))
 		err = loop_turn(l, true);
-	atomic_store(&l->stop, false);
+	if (!err)
+		atomic_store(&l->stop, false);
 	return err;
 }
 

@@ -34,9 +34,14 @@ must_check int loop_new(enum loop_aio aio, struct loop **out);
 void loop_free(struct loop *l);
 enum loop_aio loop_aio(const struct loop *l); /* what it really is: URING or THREADS */
 
-/* One turn; with wait, sleeps until there is something to do.  0 or -errno of the ring itself. */
+/*
+ * One turn; with wait, sleeps until there is something to do.  0, or once -errno of the kernel's
+ * interface itself: the user has been told; close what is open and end.  Until then the loop
+ * goes on with plain system calls, slowly; descriptors are no longer watched.
+ */
 must_check int loop_turn(struct loop *l, bool wait);
-/* Turns until loop_stop(). */
+bool loop_failed(const struct loop *l);
+/* Turns until loop_stop(), or until that error; it may be called again. */
 must_check int loop_run(struct loop *l);
 void loop_stop(struct loop *l); /* any thread; also from a signal handler */
 

@@ -3,8 +3,8 @@
  * loop_int.h - what loop.c, its two engines and fiber.c share; nobody else includes it.
  *
  * loop.c owns the turn and everything that needs no kernel.  An engine
- * (loop_uring.c, loop_threads.c) carries out operations and watches descriptors; it
- * only ever collects: finished operations go to completed, readable descriptors to
+ * (loop_uring.c, loop_threads.c; loop_plain.c when they fail) carries out operations and watches
+ * descriptors; it only ever collects: finished operations go to completed, readable descriptors to
  * ready_polls, and the turn calls the callbacks.
  */
 #ifndef UTIL_LOOP_INT_H
@@ -31,6 +31,11 @@ struct loop_engine {
 	/* Frees e, or will when the kernel lets go of it. */
 	void (*poll_del)(struct loop *l, struct loop_poll *p, struct poll_entry *e);
 	void (*close)(struct loop *l);
+	/*
+	 * After enter() has failed: closes, and hands what is not finished and whatever it watches
+	 * to loop_take_over().
+	 */
+	void (*give_up)(struct loop *l);
 };
 
 /* A watched descriptor, p->priv.  The uring engine keeps it until the kernel lets go of it. */
@@ -54,6 +59,7 @@ struct loop {
 	uint64_t syscalls;
 	bool copies, reads_aside; /* see loop_copies() */
 	bool never_spins;
+	bool failed; /* the engine is loop_plain.c's */
 
 	struct offload_pool *offload; /* offload.c's */
 
@@ -81,6 +87,12 @@ static inline void loop_completed(struct loop *l, struct loop_op *op, int64_t re
 void loop_wake(struct loop *l);
 /* What op asks for, with plain system calls; bytes or -errno. */
 int64_t loop_op_blocking(const struct loop_op *op);
+
+/*
+ * loop_plain.c: from now on plain system calls, for these operations too; in_kernel: some were
+ * there until now.  polls: poll_entry, by all.
+ */
+void loop_take_over(struct loop *l, struct list *polls, struct list *ops, bool in_kernel);
 
 int loop_uring_open(struct loop *l);
 int loop_threads_open(struct loop *l);

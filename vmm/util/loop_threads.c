@@ -218,10 +218,9 @@ static void threads_poll_del(struct loop *l, struct loop_poll *p, struct poll_en
 	free(e);
 }
 
-static void threads_close(struct loop *l)
+/* What they have begun is finished. */
+static void workers_end(struct threads *t)
 {
-	struct threads *t = l->priv;
-
 	pthread_mutex_lock(&t->lock);
 	t->quit = true;
 	pthread_cond_broadcast(&t->work);
@@ -231,6 +230,26 @@ static void threads_close(struct loop *l)
 	pthread_cond_destroy(&t->work);
 	pthread_mutex_destroy(&t->lock);
 	close(t->epfd);
+}
+
+static void threads_close(struct loop *l)
+{
+	workers_end(l->priv);
+	free(l->priv);
+}
+
+static void threads_give_up(struct loop *l)
+{
+	struct threads *t = l->priv;
+	struct list *n;
+
+	workers_end(t);
+	while ((n = list_pop(&t->finished))) {
+		struct loop_op *op = list_entry(n, struct loop_op, link);
+
+		loop_completed(l, op, op->res);
+	}
+	loop_take_over(l, &t->polls, &t->queue, false);
 	free(t);
 }
 
@@ -241,6 +260,7 @@ static const struct loop_engine threads_engine = {
 	.poll_add = threads_poll_add,
 	.poll_del = threads_poll_del,
 	.close = threads_close,
+	.give_up = threads_give_up,
 };
 
 int loop_threads_open(struct loop *l)

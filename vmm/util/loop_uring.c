@@ -52,6 +52,7 @@ struct uring {
 	struct spins for_ops, for_polls; /* while operations are in flight, and while none is */
 	bool one_cpu; /* then whoever we wait for needs it */
 	struct list ops;     /* loop_op not yet in the ring */
+	struct list in_ring; /* loop_op, n_ops of them */
 	struct list polls;   /* poll_entry, all */
 	struct list to_arm, to_cancel; /* poll_entry.todo */
 };
@@ -202,6 +203,7 @@ static bool cancel_poll(struct loop *l, struct uring *u, struct poll_entry *e)
 static void fill(struct loop *l, struct uring *u)
 {
 	struct io_uring_sqe *sqe;
+	struct loop_op *op;
 
 	if (!u->wake_armed && !arm_wake(l, u))
 		return;
@@ -219,7 +221,9 @@ static void fill(struct loop *l, struct uring *u)
 		sqe = get_sqe(l, u);
 		if (!sqe)
 			return;
-		prep_op(sqe, list_entry(list_pop(&u->ops), struct loop_op, link));
+		op = list_entry(list_pop(&u->ops), struct loop_op, link);
+		list_add_tail(&u->in_ring, &op->link);
+		prep_op(sqe, op);
 		u->n_ops++;
 	}
 }
@@ -253,6 +257,7 @@ static void reap(struct loop *l, struct uring *u)
 		switch ((enum tag)(cqe->user_data & TAG_MASK)) {
 		case TAG_OP:
 			u->n_ops--;
+			list_del(&((struct loop_op *)p)->link);
 			loop_completed(l, p, cqe->res);
 			break;
 		case TAG_POLL:
@@ -398,6 +403,18 @@ static void uring_close(struct loop *l)
 	free(u);
 }
 
+static void uring_give_up(struct loop *l)
+{
+	struct uring *u = l->priv;
+	bool in_kernel = u->n_ops > 0;
+
+	if (u->open)
+		io_uring_queue_exit(&u->ring);
+	list_splice_tail(&u->in_ring, &u->ops);
+	loop_take_over(l, &u->polls, &u->in_ring, in_kernel);
+	free(u);
+}
+
 static bool knows_ftruncate(struct uring *u)
 {
 	struct io_uring_probe *probe = io_uring_get_probe_ring(&u->ring);
@@ -414,6 +431,7 @@ static const struct loop_engine uring_engine = {
 	.poll_add = uring_poll_add,
 	.poll_del = uring_poll_del,
 	.close = uring_close,
+	.give_up = uring_give_up,
 };
 
 int loop_uring_open(struct loop *l)
@@ -431,6 +449,7 @@ int loop_uring_open(struct loop *l)
 	u->one_cpu = sysconf(_SC_NPROCESSORS_ONLN) == 1;
 	u->has_ftruncate = knows_ftruncate(u);
 	list_init(&u->ops);
+	list_init(&u->in_ring);
 	list_init(&u->polls);
 	list_init(&u->to_arm);
 	list_init(&u->to_cancel);
