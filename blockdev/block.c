@@ -18,10 +18,10 @@
  * Numbers: acked counts writes that completed; committed says up to which of them
  * all is durable.
  *
- * Not here: opening and closing (disk.c), what a flush must order (the formats).
+ * Not here: opening and closing (disk.c), requests as plain calls (calls.c), standing still and
+ * trying again (hold.c), what a flush must order (the formats).
  */
 #include <string.h>
-#include <unistd.h>
 #include "blockdev/block_int.h"
 
 static_assert(sizeof(struct file_req) <= BLK_REQ_ROOM * sizeof(uint64_t), "room for a file_req");
@@ -92,16 +92,22 @@ static void in_flight_drop(struct disk *d)
 		fiber_queue_wake_all(&d->idle);
 }
 
+void block_end(struct blk_req *r, int err)
+{
+	count_done(r->disk, r, err);
+	r->done(r, err);
+}
+
 /* The end of a request; on the loop, never inside disk_submit(). */
 static void acknowledge(struct blk_req *r, int err)
 {
 	struct disk *d = r->disk;
 
-	count_done(d, r, err);
 	in_flight_drop(d);
 	if (d->tap && r->tick)
 		d->tap->done(d->tap, r, disk_wce(d), err);
-	r->done(r, err);
+	if (!err || !hold_keeps(d, r, &err))
+		block_end(r, err);
 }
 
 static void finished_work(struct loop_work *w)
@@ -156,6 +162,12 @@ static void owed_set(struct owed *o, uint64_t bytes, uint64_t since_ns)
 static void owed_add(struct owed *o, uint64_t bytes, uint64_t since_ns)
 {
 	owed_set(o, o->bytes + bytes, o->since_ns ? o->since_ns : since_ns);
+}
+
+void owed_clear(struct disk *d)
+{
+	owed_set(&d->owed[0], 0, 0);
+	owed_set(&d->owed[1], 0, 0);
 }
 
 /* What a round that begins now will make durable, with what earlier ones failed to. */
@@ -327,17 +339,6 @@ static int commit_round(struct disk *d)
 	return err;
 }
 
-static void wce_tell(const struct disk *d)
-{
-	uint64_t one = 1;
-
-	if (d->wce_event_fd >= 0) {
-		ssize_t n = write(d->wce_event_fd, &one, sizeof(one));
-
-		(void)n; /* a full counter wakes as well */
-	}
-}
-
 static void wce_settle(struct disk *d, struct wce_change *c, int err)
 {
 	if (!err) {
@@ -345,7 +346,7 @@ static void wce_settle(struct disk *d, struct wce_change *c, int err)
 			__ATOMIC_RELAXED);
 		__atomic_store_n(&d->wce, c->enable, __ATOMIC_RELEASE);
 		d->stats.wce_changes++;
-		wce_tell(d);
+		disk_tell(d);
 	}
 	in_flight_drop(d);
 	if (d->tap)
@@ -447,9 +448,14 @@ static void note_write(struct format *fmt, const struct blk_req *r)
 
 void disk_submit(struct disk *d, struct blk_req *r)
 {
-	int err = refuse(d, r);
+	int err;
 
 	r->disk = d;
+	if (d->held) {
+		hold_request(d, &r->link);
+		return;
+	}
+	err = refuse(d, r);
 	r->t_start_ns = loop_now_ns();
 	r->durable = (r->flags & BLK_FUA) || !disk_wce(d);
 	r->tick = 0;
@@ -489,6 +495,10 @@ static void wce_now(struct loop_msg *m)
 void disk_set_wce(struct disk *d, struct wce_change *c)
 {
 	c->disk = d;
+	if (d->held) {
+		list_add_tail(&d->held_wce, &c->link);
+		return;
+	}
 	c->in_round = false;
 	d->in_flight++;
 	if (d->tap)
@@ -507,9 +517,9 @@ enum wce_by disk_wce_by(const struct disk *d)
 	return __atomic_load_n(&d->wce_by, __ATOMIC_RELAXED);
 }
 
-void disk_wce_notify(struct disk *d, int event_fd)
+void disk_notify(struct disk *d, int event_fd)
 {
-	d->wce_event_fd = event_fd;
+	d->event_fd = event_fd;
 }
 
 uint64_t disk_owed(const struct disk *d, uint64_t *since_ns)
@@ -538,90 +548,6 @@ void disk_drain(struct disk *d)
 	}
 }
 
-struct wait_req {
-	struct blk_req r;
-	struct fiber *f;
-	int err;
-	bool over;
-};
-
-static void wait_done(struct blk_req *r, int err)
-{
-	struct wait_req *w = container_of(r, struct wait_req, r);
-
-	w->err = err;
-	w->over = true;
-	fiber_wake(w->f);
-}
-
-static int submit_and_wait(struct disk *d, struct blk_req r)
-{
-	struct wait_req w = {.r = r, .f = fiber_self()};
-
-	assert(w.f);
-	w.r.done = wait_done;
-	disk_submit(d, &w.r);
-	while (!w.over)
-		fiber_suspend();
-	return w.err;
-}
-
-int disk_preadv(struct disk *d, struct iovec *iov, int niov, uint64_t len, uint64_t off)
-{
-	return submit_and_wait(d,
-		(struct blk_req){.op = BLK_READ, .iov = iov, .niov = niov, .off = off, .len = len});
-}
-
-int disk_pread(struct disk *d, void *buf, uint64_t len, uint64_t off)
-{
-	struct iovec iov = {buf, len};
-
-	return disk_preadv(d, &iov, 1, len, off);
-}
-
-int disk_pwritev(
-	struct disk *d, struct iovec *iov, int niov, uint64_t len, uint64_t off, unsigned flags)
-{
-	return submit_and_wait(d, (struct blk_req){.op = BLK_WRITE,
-					  .flags = flags,
-					  .iov = iov,
-					  .niov = niov,
-					  .off = off,
-					  .len = len});
-}
-
-int disk_pwrite(struct disk *d, const void *buf, uint64_t len, uint64_t off, unsigned flags)
-{
-	struct iovec iov = {(void *)(uintptr_t)buf, len};
-
-	return disk_pwritev(d, &iov, 1, len, off, flags);
-}
-
-int disk_zeroes(struct disk *d, uint64_t len, uint64_t off, unsigned flags)
-{
-	return submit_and_wait(
-		d, (struct blk_req){.op = BLK_ZEROES, .flags = flags, .off = off, .len = len});
-}
-
-int disk_discard(struct disk *d, uint64_t len, uint64_t off)
-{
-	return submit_and_wait(d, (struct blk_req){.op = BLK_DISCARD, .off = off, .len = len});
-}
-
-int disk_flush(struct disk *d)
-{
-	return submit_and_wait(d, (struct blk_req){.op = BLK_FLUSH});
-}
-
-int disk_grow(struct disk *d, uint64_t size)
-{
-	if (d->readonly)
-		return -EROFS;
-	if (size < d->fmt->size || size % SECTOR)
-		return -EINVAL;
-	return d->fmt->ops->grow(d->fmt, size);
-}
-
 void block_init(struct disk *d)
 {
 	/* What an earlier process acknowledged and no flush covered: our first flush does. */
@@ -629,7 +555,8 @@ void block_init(struct disk *d)
 	list_init(&d->finished);
 	list_init(&d->waiting);
 	list_init(&d->wce_waiting);
-	d->wce_event_fd = -1;
+	d->event_fd = -1;
+	hold_init(d);
 	fiber_queue_init(&d->idle);
 	fiber_lock_init(&d->cor_lock);
 	loop_work_init(&d->finished_work, finished_work);

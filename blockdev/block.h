@@ -59,6 +59,14 @@ struct disk_tap;
 #define OVERLAP_ALL   (OVERLAP_CACHED | OVERLAP_INACTIVE_L2)
 #define OVERLAP_GIVEN (1u << 31) /* else OVERLAP_CACHED */
 
+/* What becomes of a request that fails on the host, besides counting it. */
+enum on_error {
+	ON_ERROR_REPORT, /* the guest is told */
+	ON_ERROR_STOP,   /* it is kept for disk_retry(), if its owner knows of that */
+	ON_ERROR_ENOSPC, /* the latter where the host is full, else the former */
+	ON_ERROR_IGNORE, /* the guest is told that all is well */
+};
+
 struct disk_opts {
 	const char *path;
 	const char *format; /* "raw", "qcow2" or NULL: probed, raw with a warning */
@@ -92,6 +100,7 @@ struct disk_opts {
 	unsigned level; /* 0; of a disk that is another's file: that one's and two */
 	bool copy_on_read;
 	unsigned overlap; /* OVERLAP_GIVEN and those that are looked at before a write */
+	enum on_error on_read_error, on_write_error;
 };
 
 /* 0, or -errno with words (path not included).  Turns the loop until the image is open. */
@@ -111,6 +120,7 @@ must_check int disk_close_stats(struct disk *d, struct disk_stats *out, struct w
  */
 void disk_abandon(struct disk *d);
 
+/* These three from any thread, also while the disk's layers change. */
 uint64_t disk_size(const struct disk *d);         /* bytes */
 uint32_t disk_block_size(const struct disk *d);   /* bytes: what the host prefers for alignment */
 uint32_t disk_cluster_size(const struct disk *d); /* bytes; 0: the format has none */
@@ -145,6 +155,8 @@ struct blk_req {
 	struct iovec *iov; /* host memory, already checked; total length == len */
 	int niov;
 	uint64_t off, len; /* bytes; any alignment */
+	/* Not NULL: the request may be kept while this is so; other threads may change it. */
+	const bool *wanted;
 	/* block.c's */
 	struct disk *disk;
 	struct list link;
@@ -185,13 +197,29 @@ bool disk_wce_default(const struct disk *d); /* at power-on */
 /* Who changed it last; any thread.  A reset that brings the default back counts as the guest's. */
 enum wce_by { WCE_BY_POWER_ON, WCE_BY_GUEST, WCE_BY_MONITOR };
 enum wce_by disk_wce_by(const struct disk *d);
-/* From now on this eventfd is written after each change; -1: none. */
-void disk_wce_notify(struct disk *d, int event_fd);
+/* From now on this eventfd is written after each change and each failed request; -1: none. */
+void disk_notify(struct disk *d, int event_fd);
 /*
  * Bytes written, zeroed or discarded that were acknowledged and are not yet durable; *since_ns:
  * when the oldest of them was acknowledged (CLOCK_MONOTONIC), 0: there are none.  Any thread.
  */
 uint64_t disk_owed(const struct disk *d, uint64_t *since_ns);
+
+/* ---- requests that the host failed, see enum on_error ---- */
+
+struct disk_trouble {
+	uint32_t n; /* so many failed; of the last of them: */
+	int err;
+	enum blk_op op;
+	enum on_error action; /* never ENOSPC */
+};
+void disk_trouble(const struct disk *d, struct disk_trouble *t); /* any thread */
+/* Are some kept?  0, or how the first of them failed; any thread. */
+int disk_kept(const struct disk *d);
+/* All that were kept are submitted again. */
+void disk_retry(struct disk *d);
+/* Those of them that are no longer wanted end with their error. */
+void disk_give_up(struct disk *d);
 
 /*
  * Who is told of what a disk is asked and answers, on its loop.  Reads and what is refused at once
@@ -323,6 +351,26 @@ must_check int disk_break(struct disk *d, const char *event, const char *tag);
 must_check int disk_break_resume(struct disk *d, const char *tag);
 must_check int disk_break_remove(struct disk *d, const char *tag);
 bool disk_break_held(const struct disk *d, const char *tag);
+
+/*
+ * ---- under a guest that goes on: its requests wait meanwhile ----
+ *
+ * On the loop's thread, not in a fiber or a callback; they turn the loop.  0, or -errno with words
+ * and all as it was.
+ */
+must_check int disk_online_resize(struct disk *d, uint64_t size, struct why *why);
+must_check int disk_online_snapshot(
+	struct disk *d, enum snapshot_op op, const char *name, struct why *why);
+/*
+ * From now on all is written to another image, which is made before (create: a new file in qcow2
+ * format) or there already; the one that was written to is below it.  now: what the disk was
+ * opened with.
+ */
+must_check int disk_online_overlay(struct disk *d, const struct disk_opts *now,
+	const struct disk_opts *over, bool create, struct why *why);
+/* A disk that reads as what o says; what is written to it is gone when it is closed. */
+must_check int disk_open_throwaway(
+	struct loop *l, const struct disk_opts *o, struct disk **out, struct why *why);
 
 /* In a fiber: size bytes, a multiple of 512, not less than now; durable when it returns 0. */
 must_check int disk_grow(struct disk *d, uint64_t size);

@@ -47,12 +47,42 @@ struct disk {
 	/* Acknowledged and not durable: [0] since the last round began, [1] before.  Atomic. */
 	struct owed owed[2];
 	enum wce_by wce_by; /* atomic */
-	int wce_event_fd;   /* or -1 */
+	int event_fd;       /* or -1 */
+
+	/* hold.c */
+	bool held;
+	struct list held_reqs, held_wce; /* not submitted yet */
+	struct list kept;
+	int kept_err; /* of the first of them; atomic */
+	enum on_error on_read_error, on_write_error;
+	uint64_t trouble; /* struct disk_trouble in one word; atomic */
+
+	uint64_t size;                     /* of fmt; atomic */
+	uint32_t block_size, cluster_size; /* as at the beginning */
 
 	struct disk_stats stats; /* the guest's part; the host's is the file's */
+	struct disk_stats past;  /* the host's part of what was the top before */
 };
 
 void block_init(struct disk *d);
+/* Tells the owner how the request ended. */
+void block_end(struct blk_req *r, int err);
+/* Nothing is acknowledged and not durable. */
+void owed_clear(struct disk *d);
+
+void hold_init(struct disk *d);
+/* The request waits until the disk moves on. */
+void hold_request(struct disk *d, struct list *request);
+/* fmt->size may have changed. */
+void hold_sized(struct disk *d);
+/* The request has failed.  true: it is kept; else it ends with *err, which may be 0 now. */
+must_check bool hold_keeps(struct disk *d, struct blk_req *r, int *err);
+/* Writes the eventfd of disk_notify(). */
+void disk_tell(const struct disk *d);
+
+/* overlay.c: what disk_online_overlay() does while the disk stands still. */
+must_check int overlay_put(struct disk *d, const struct disk_opts *now,
+	const struct disk_opts *over, bool create, struct why *why);
 
 /* The disk that a raw one is read through, offset for offset (disk_file.h), or NULL. */
 struct disk *disk_inner(const struct disk *d);

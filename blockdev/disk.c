@@ -121,8 +121,17 @@ static int disk_new(struct file *f, const struct disk_opts *o, struct disk **out
 	d->told = o->quiet;
 	d->tap = o->tap;
 	d->detect = o->detect_zeroes;
+	d->on_read_error = o->on_read_error;
+	d->on_write_error = o->on_write_error;
 	block_init(d);
 	return d->path ? 0 : -ENOMEM;
+}
+
+static uint32_t block_size(const struct format *fmt)
+{
+	uint32_t a = fmt->file->align_off, b = format_data(fmt)->align_off;
+
+	return (uint32_t)max_u64(SECTOR, max_u64(a, b));
 }
 
 static int open_file_above(struct file *f, const struct disk_opts *o, struct disk *above,
@@ -141,6 +150,7 @@ static int open_file_above(struct file *f, const struct disk_opts *o, struct dis
 			file_close(o->data_file);
 	} else {
 		a.d->above = above;
+		hold_sized(a.d);
 		a.d->fmt->unmap = o->unmap;
 		a.d->fmt->level = o->level;
 		a.d->fmt->sync.never = o->nosync;
@@ -148,10 +158,13 @@ static int open_file_above(struct file *f, const struct disk_opts *o, struct dis
 		if (!err)
 			err = chain_open(a.d, o, why);
 	}
-	if (!err)
+	if (!err) {
+		a.d->block_size = block_size(a.d->fmt);
+		a.d->cluster_size = a.d->fmt->cluster_size;
 		*out = a.d;
-	else if (a.d)
+	} else if (a.d) {
 		disk_free(a.d);
+	}
 	return err;
 }
 
@@ -217,14 +230,17 @@ void disk_stats_get(const struct disk *d, struct disk_stats *out)
 	const struct file_stats none = {0}, *f = d->fmt->file->stats;
 	const struct file_stats *x = d->fmt->data_file ? d->fmt->data_file->stats : &none;
 
+	const struct disk_stats *p = &d->past;
+
 	*out = d->stats;
-	out->host_reads = f->reads + x->reads;
-	out->host_writes = f->writes + x->writes;
-	out->host_fdatasyncs = f->fdatasyncs + x->fdatasyncs;
-	out->host_fallocates = f->fallocates + x->fallocates;
-	out->host_read_bytes = f->read_bytes + x->read_bytes;
-	out->metadata_bytes = d->fmt->metadata_bytes;
-	out->data_bytes = f->written_bytes + x->written_bytes - d->fmt->metadata_bytes;
+	out->host_reads = p->host_reads + f->reads + x->reads;
+	out->host_writes = p->host_writes + f->writes + x->writes;
+	out->host_fdatasyncs = p->host_fdatasyncs + f->fdatasyncs + x->fdatasyncs;
+	out->host_fallocates = p->host_fallocates + f->fallocates + x->fallocates;
+	out->host_read_bytes = p->host_read_bytes + f->read_bytes + x->read_bytes;
+	out->metadata_bytes = p->metadata_bytes + d->fmt->metadata_bytes;
+	out->data_bytes = p->data_bytes + f->written_bytes + x->written_bytes -
+		d->fmt->metadata_bytes;
 }
 
 int disk_close_stats(struct disk *d, struct disk_stats *out, struct why *why)
@@ -260,19 +276,17 @@ struct disk *disk_inner(const struct disk *d)
 
 uint64_t disk_size(const struct disk *d)
 {
-	return d->fmt->size;
+	return __atomic_load_n(&d->size, __ATOMIC_ACQUIRE);
 }
 
 uint32_t disk_block_size(const struct disk *d)
 {
-	uint32_t a = d->fmt->file->align_off, b = format_data(d->fmt)->align_off;
-
-	return (uint32_t)max_u64(SECTOR, max_u64(a, b));
+	return d->block_size;
 }
 
 uint32_t disk_cluster_size(const struct disk *d)
 {
-	return d->fmt->cluster_size;
+	return d->cluster_size;
 }
 
 const char *disk_format(const struct disk *d)
@@ -313,40 +327,6 @@ bool disk_wce_default(const struct disk *d)
 uint64_t disk_vmstate_offset(const struct disk *d)
 {
 	return d->fmt->ops->vmstate_offset ? d->fmt->ops->vmstate_offset(d->fmt) : 0;
-}
-
-/* ---- what changes the image as a whole ---- */
-
-int disk_resize(struct disk *d, uint64_t size, enum prealloc how, struct why *why)
-{
-	if (d->readonly)
-		return -EROFS;
-	if (!d->fmt->ops->resize)
-		return -ENOTSUP;
-	return d->fmt->ops->resize(d->fmt, size, how, why);
-}
-
-int disk_make_empty(struct disk *d)
-{
-	if (d->readonly)
-		return -EROFS;
-	return d->fmt->ops->make_empty ? d->fmt->ops->make_empty(d->fmt) : -ENOTSUP;
-}
-
-int disk_set_backing(struct disk *d, const char *name, const char *format, struct why *why)
-{
-	if (d->readonly)
-		return -EROFS;
-	if (!d->fmt->ops->set_backing)
-		return -ENOTSUP;
-	return d->fmt->ops->set_backing(d->fmt, name, format, why);
-}
-
-int disk_amend(struct disk *d, const struct disk_amend *a, struct why *why)
-{
-	if (d->readonly)
-		return -EROFS;
-	return d->fmt->ops->amend ? d->fmt->ops->amend(d->fmt, a, why) : -ENOTSUP;
 }
 
 /* ---- break points ---- */

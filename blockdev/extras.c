@@ -12,20 +12,28 @@ bool disk_snapshot_get(const struct disk *d, uint32_t i, struct disk_snapshot *o
 
 int disk_snapshot_change(struct disk *d, enum snapshot_op op, const char *name, struct why *why)
 {
+	int err;
+
 	if (!d->fmt->ops->snapshot)
 		return -ENOTSUP;
 	if (d->readonly)
 		return -EROFS;
 	disk_drain(d);
-	return d->fmt->ops->snapshot(d->fmt, op, name, why);
+	err = d->fmt->ops->snapshot(d->fmt, op, name, why);
+	hold_sized(d);
+	return err;
 }
 
 int disk_snapshot_load(struct disk *d, const char *id, const char *name, struct why *why)
 {
+	int err;
+
 	if (!d->fmt->ops->snapshot_load)
 		return -ENOTSUP;
 	disk_drain(d);
-	return d->fmt->ops->snapshot_load(d->fmt, id, name, why);
+	err = d->fmt->ops->snapshot_load(d->fmt, id, name, why);
+	hold_sized(d);
+	return err;
 }
 
 int disk_vmstate(struct disk *d, void *buf, uint64_t off, uint64_t len, bool write)

@@ -107,7 +107,7 @@ static void settle(struct loop_timer *t)
 
 	s->settle(s);
 	pthread_mutex_lock(&d->chan->lock);
-	more = d->phase == IDE_OUT;
+	more = d->phase == IDE_OUT && !d->settle_stop;
 	d->settle_posted = more;
 	pthread_cond_broadcast(&d->chan->calm);
 	chan_unlock(d->chan);
@@ -123,17 +123,22 @@ static void settle_start(struct loop_msg *m)
 	loop_timer_set(d->loop, &d->settle_timer, loop_now_ns() + SETTLE_NS);
 }
 
+void ide_settle(struct ide_drive *d)
+{
+	if (d->settle_posted || !d->loop || !d->chan->ide->dev.services->settle)
+		return;
+	d->settle_posted = true;
+	d->settle_msg.fn = settle_start;
+	loop_post(d->loop, &d->settle_msg);
+}
+
 void ide_data_out(struct ide_drive *d, uint32_t len, uint32_t block, bool irq)
 {
 	ide_data_in(d, len, block, irq);
 	d->phase = IDE_OUT;
 	if (ide_in_packet(d))
 		ide_packet_block(d);
-	if (d->settle_posted || !d->loop || !d->chan->ide->dev.services->settle)
-		return;
-	d->settle_posted = true;
-	d->settle_msg.fn = settle_start;
-	loop_post(d->loop, &d->settle_msg);
+	ide_settle(d);
 }
 
 /* All of this DRQ has gone through the data register. */
@@ -275,7 +280,9 @@ static void srst_begin(struct ide_chan *c)
 		if (!d->present)
 			continue;
 		d->srst = true;
-		if (d->phase != IDE_BUSY)
+		if (d->phase == IDE_BUSY)
+			ide_give_up(d);
+		else
 			reset_drive(d);
 	}
 }
@@ -347,8 +354,10 @@ static void reg_write(struct ide_chan *c, unsigned reg, uint8_t v)
 	if (c->ctl & CTL_SRST)
 		return;
 	if (reg == R_STATUS) {
-		if (d->present && d->cdrom && v == 0x08 && d->phase == IDE_BUSY)
+		if (d->present && d->cdrom && v == 0x08 && d->phase == IDE_BUSY) {
 			d->srst = true; /* DEVICE RESET is taken at any time */
+			ide_give_up(d);
+		}
 		if (!d->present || d->phase == IDE_BUSY || d->srst)
 			return;
 		/* In the middle of a data phase too: the old command is given up (9.1). */
@@ -468,7 +477,9 @@ static void quiesce(struct ide_chan *c)
 	pthread_mutex_lock(&c->lock);
 	for (unsigned i = 0; i < 2; i++) {
 		c->drive[i].dma_stopped = true;
-		while (c->drive[i].phase == IDE_BUSY)
+		if (c->drive[i].phase == IDE_BUSY)
+			ide_give_up(&c->drive[i]);
+		while (c->drive[i].phase == IDE_BUSY || c->drive[i].give_up_posted)
 			pthread_cond_wait(&c->calm, &c->lock);
 		c->drive[i].phase = IDE_IDLE;
 		c->drive[i].dma_stopped = false;

@@ -28,5 +28,11 @@ must_check int ide_create(struct machine_services *s, const struct ide_drive_opt
  */
 must_check int ide_cd_change(
 	struct device *d, unsigned n, struct loop *loop, struct disk *disk, bool force);
+/* The tray goes out, which the guest may have locked, or in.  As above; the disc stays in it. */
+must_check int ide_cd_tray(struct device *d, unsigned n, bool open, bool force);
+struct ide_cd_state {
+	bool open, locked;
+};
+bool ide_cd_state(struct device *d, unsigned n, struct ide_cd_state *s); /* false: no CD-ROM */
 
 #endif

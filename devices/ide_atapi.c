@@ -413,28 +413,94 @@ void ide_packet(struct ide_drive *d)
 	ide_data_out(d, PACKET, PACKET, false);
 }
 
-int ide_cd_change(struct device *dev, unsigned n, struct loop *loop, struct disk *disk, bool force)
+/* ---- what the user does to the drive ---- */
+
+static struct ide_drive *cd_of(struct device *dev, unsigned n)
 {
 	struct ide *ide = container_of(dev, struct ide, dev);
-	struct ide_chan *c = &ide->chan[n / 2];
-	struct ide_drive *d = &c->drive[n % 2];
+	struct ide_drive *d = n < IDE_DRIVES ? &ide->chan[n / 2].drive[n % 2] : NULL;
+
+	return d && d->cdrom ? d : NULL;
+}
+
+/* The button does nothing then, but the guest hears of it. */
+static bool door_refuses(struct ide_drive *d, bool force)
+{
+	if (!d->door_locked || force)
+		return false;
+	d->event = 1;
+	return true;
+}
+
+/* Until no loop has anything to do with the drive. */
+static void calm_down(struct ide_drive *d)
+{
+	d->settle_stop = true;
+	if (d->phase == IDE_BUSY)
+		ide_give_up(d);
+	while (d->phase == IDE_BUSY || d->settle_posted || d->give_up_posted)
+		pthread_cond_wait(&d->chan->calm, &d->chan->lock);
+	d->settle_stop = false;
+	/* A command that would go on with the disc that was there ends. */
+	if (d->phase != IDE_IDLE && d->x.left) {
+		sense(d, KEY_NOT_READY, 0x3a, 0);
+		ide_end(d, ER_ABRT);
+	}
+}
+
+int ide_cd_change(struct device *dev, unsigned n, struct loop *loop, struct disk *disk, bool force)
+{
+	struct ide_drive *d = cd_of(dev, n);
 	int err = 0;
 
-	if (n >= IDE_DRIVES || !d->cdrom)
+	if (!d)
 		return -ENOTBLK;
-	pthread_mutex_lock(&c->lock);
-	while (d->phase == IDE_BUSY || d->settle_posted)
-		pthread_cond_wait(&c->calm, &c->lock);
-	if (d->door_locked && !force) {
-		d->event = 1; /* somebody pressed the button */
+	ide_loop_lock(d);
+	if (door_refuses(d, force)) {
 		err = -EBUSY;
 	} else {
+		calm_down(d);
 		d->loop = loop;
 		d->disk = disk;
 		d->door_open = false;
 		d->attention = disk != NULL;
 		d->event = disk ? 2 : 3; /* new medium, medium gone */
+		if (d->phase == IDE_OUT)
+			ide_settle(d);
 	}
-	pthread_mutex_unlock(&c->lock);
+	ide_loop_unlock(d);
 	return err;
+}
+
+int ide_cd_tray(struct device *dev, unsigned n, bool open, bool force)
+{
+	struct ide_drive *d = cd_of(dev, n);
+	int err = 0;
+
+	if (!d)
+		return -ENOTBLK;
+	ide_loop_lock(d);
+	if (open && door_refuses(d, force)) {
+		err = -EBUSY;
+	} else {
+		if (d->door_open != open && d->disk) {
+			d->attention = !open;
+			d->event = open ? 3 : 2;
+		}
+		d->door_open = open;
+	}
+	ide_loop_unlock(d);
+	return err;
+}
+
+bool ide_cd_state(struct device *dev, unsigned n, struct ide_cd_state *s)
+{
+	struct ide_drive *d = cd_of(dev, n);
+
+	if (!d)
+		return false;
+	ide_loop_lock(d);
+	*s = (struct ide_cd_state){.open = d->door_open, .locked = d->door_locked};
+	ide_loop_unlock(d);
+	return true;
 }

@@ -23,8 +23,7 @@ static void flush_done(struct blk_req *r, int err)
 
 static void loop_flush(struct ide_drive *d)
 {
-	d->req = (struct blk_req){.done = flush_done, .op = BLK_FLUSH};
-	disk_submit(d->disk, &d->req);
+	ide_loop_submit(d, (struct blk_req){.done = flush_done, .op = BLK_FLUSH});
 }
 
 static void cmd_flush(struct ide_drive *d)
@@ -279,6 +278,7 @@ void ide_command(struct ide_drive *d)
 
 	d->error = 0;
 	d->dma_here = false;
+	__atomic_store_n(&d->wanted, true, __ATOMIC_RELEASE);
 	if (fn)
 		fn(d);
 	else

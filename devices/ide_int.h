@@ -96,6 +96,9 @@ struct ide_drive {
 	struct ide_prd prd, prd_before;   /* before: at the start of the operation in flight */
 	struct loop_msg msg;
 	struct blk_req req;
+	bool wanted; /* the request, if it fails; atomic: the loop looks without the lock */
+	bool give_up_posted;
+	struct loop_msg give_up_msg;
 	struct wce_change wce;
 	struct iovec iov[IDE_IOVS];
 	unsigned trim_at;
@@ -104,7 +107,7 @@ struct ide_drive {
 	/* data that KVM holds back is fetched now and then */
 	struct loop_msg settle_msg;
 	struct loop_timer settle_timer;
-	bool settle_posted;
+	bool settle_posted, settle_stop; /* stop: somebody waits for that to end */
 	/* CD-ROM */
 	uint8_t packet[12];
 	uint32_t limit; /* bytes in one DRQ, as the guest wants it */
@@ -150,6 +153,8 @@ void ide_end(struct ide_drive *d, uint8_t error);
 /* The guest is to read, or write, len bytes of buf, block by block; irq: begins with one. */
 void ide_data_in(struct ide_drive *d, uint32_t len, uint32_t block, bool irq);
 void ide_data_out(struct ide_drive *d, uint32_t len, uint32_t block, bool irq);
+/* While the guest sends data: what KVM holds back is fetched. */
+void ide_settle(struct ide_drive *d);
 /* An answer of one sector, which is in buf, and the end of the command. */
 void ide_sector_in(struct ide_drive *d);
 void ide_signature(struct ide_drive *d);
@@ -173,6 +178,9 @@ void ide_io(struct ide_drive *d);   /* the reads and writes */
 void ide_read_more(struct ide_drive *d);
 void ide_read_dma(struct ide_drive *d);
 void ide_loop_trim(struct ide_drive *d);
+void ide_loop_submit(struct ide_drive *d, struct blk_req r);
+/* Of a BUSY drive: should its request have failed and wait to be tried again, it ends. */
+void ide_give_up(struct ide_drive *d);
 /* ide_dma.c */
 uint8_t ide_bm_read(struct ide_chan *c, unsigned off);
 void ide_bm_write(struct ide_chan *c, unsigned off, uint8_t v);

@@ -61,18 +61,44 @@ static void io_failed(struct ide_drive *d)
 	ide_loop_unlock(d);
 }
 
+void ide_loop_submit(struct ide_drive *d, struct blk_req r)
+{
+	d->req = r;
+	d->req.wanted = &d->wanted;
+	disk_submit(d->disk, &d->req);
+}
+
+static void given_up(struct loop_msg *m)
+{
+	struct ide_drive *d = container_of(m, struct ide_drive, give_up_msg);
+
+	disk_give_up(d->disk);
+	ide_loop_lock(d);
+	d->give_up_posted = false;
+	ide_loop_unlock(d);
+}
+
+void ide_give_up(struct ide_drive *d)
+{
+	__atomic_store_n(&d->wanted, false, __ATOMIC_RELEASE);
+	if (d->give_up_posted || !d->disk)
+		return;
+	d->give_up_posted = true;
+	d->give_up_msg.fn = given_up;
+	loop_post(d->loop, &d->give_up_msg);
+}
+
 static void submit(struct ide_drive *d, void (*done)(struct blk_req *r, int err), int niov)
 {
-	d->req = (struct blk_req){
-		.done = done,
-		.op = d->x.write ? BLK_WRITE : BLK_READ,
-		.flags = d->x.flags,
-		.iov = d->iov,
-		.niov = niov,
-		.off = d->x.lba * SECTOR,
-		.len = (uint64_t)d->x.now * SECTOR,
-	};
-	disk_submit(d->disk, &d->req);
+	ide_loop_submit(d, (struct blk_req){
+				   .done = done,
+				   .op = d->x.write ? BLK_WRITE : BLK_READ,
+				   .flags = d->x.flags,
+				   .iov = d->iov,
+				   .niov = niov,
+				   .off = d->x.lba * SECTOR,
+				   .len = (uint64_t)d->x.now * SECTOR,
+			   });
 }
 
 /* What is in flight is done; or is to be done again by the sector, and false. */
@@ -293,9 +319,8 @@ static void trim_next(struct ide_drive *d)
 			return;
 		}
 		d->trim_at += 8;
-		d->req = (struct blk_req){.done = trim_done, .op = BLK_DISCARD,
-			.off = lba * SECTOR, .len = n * SECTOR};
-		disk_submit(d->disk, &d->req);
+		ide_loop_submit(d, (struct blk_req){.done = trim_done, .op = BLK_DISCARD,
+					   .off = lba * SECTOR, .len = n * SECTOR});
 		return;
 	}
 	ide_loop_dma_end(d, 0);

@@ -245,6 +245,7 @@ static bool to_request(struct slot *s, enum blk_op op, uint64_t sector, struct i
 	r->niov = (int)n;
 	r->len = len;
 	r->done = request_done;
+	r->wanted = &s->q->running;
 	s->in_bytes = op == BLK_READ ? (uint32_t)len : 0;
 	return true;
 }
@@ -398,6 +399,7 @@ static void stop_on_loop(struct loop_msg *m)
 
 	loop_poll_del(a->b->loop, &q->kick);
 	q->running = false;
+	disk_give_up(a->b->disk);
 	q->stopped = &a->done;
 	if (q->in_flight)
 		return; /* the last request_done() answers */

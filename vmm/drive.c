@@ -15,8 +15,9 @@
 #include "vmm/stop.h"
 
 struct drive {
-	const struct drive_config *c;
+	struct drive_config c;
 	unsigned index;
+	char *image; /* what was closed, for words */
 	pthread_t thread;
 	struct loop *loop;
 	struct disk *disk;
@@ -61,10 +62,11 @@ static void report_disk(struct drive *d)
 
 	snprintf(r->name, sizeof(r->name), "drive%u", d->index);
 	snprintf(r->format, sizeof(r->format), "%s", disk_format(d->disk));
-	r->path = d->c->disk.path;
+	r->path = d->c.disk.path;
 	r->cache = disk_cache_mode(d->disk);
 	r->wce = disk_wce(d->disk);
 	disk_stats_get(d->disk, &r->running);
+	d->image = strdup(disk_path(d->disk));
 	r->known = true;
 }
 
@@ -111,19 +113,20 @@ static void end_disk(struct drive *d)
 
 static int open_disk(struct drive *d)
 {
-	struct disk_opts o = d->c->disk;
+	struct disk_opts o = d->c.disk;
 	struct why why = {""};
-	int err = d->c->trace ? recorder_new(d->c->trace, &d->recorder, &d->open_why) : 0;
+	int err = d->c.trace ? recorder_new(d->c.trace, &d->recorder, &d->open_why) : 0;
 
 	if (d->recorder)
 		o.tap = recorder_tap(d->recorder);
-	if (!err && live_wanted(&d->c->live)) {
-		err = live_new(&d->c->live, o.tap, &d->live, &d->open_why);
+	if (!err && live_wanted(&d->c.live)) {
+		err = live_new(&d->c.live, o.tap, &d->live, &d->open_why);
 		if (!err)
 			o.tap = live_tap(d->live);
 	}
 	if (!err)
-		err = disk_open(d->loop, &o, &d->disk, &d->open_why);
+		err = d->c.throwaway ? disk_open_throwaway(d->loop, &o, &d->disk, &d->open_why) :
+				       disk_open(d->loop, &o, &d->disk, &d->open_why);
 	if (!err && d->recorder) {
 		err = recorder_begin(d->recorder, d->loop, d->disk, &d->open_why);
 		if (err && disk_close(d->disk, &why))
@@ -170,8 +173,8 @@ static void serve(struct drive *d)
 			job_run(d);
 		else if (!err)
 			return;
-		if (loop_failed(d->loop) && !told && d->c->failed)
-			d->c->failed(d->c->failed_arg);
+		if (loop_failed(d->loop) && !told && d->c.failed)
+			d->c.failed(d->c.failed_arg);
 		told = loop_failed(d->loop);
 	}
 }
@@ -185,7 +188,7 @@ static void *drive_main(void *arg)
 	snprintf(name, sizeof(name), "drive%u", d->index);
 	pthread_setname_np(pthread_self(), name);
 	stop_not_here();
-	err = loop_new(d->c->aio, &d->loop);
+	err = loop_new(d->c.aio, &d->loop);
 	if (err) {
 		why_set(&d->open_why, err, "no event loop: %s", strerror(-err));
 		answer(d, err);
@@ -208,6 +211,7 @@ static void drive_free(struct drive *d)
 {
 	pthread_cond_destroy(&d->cond);
 	pthread_mutex_destroy(&d->lock);
+	free(d->image);
 	free(d);
 }
 
@@ -218,7 +222,7 @@ int drive_open(const struct drive_config *c, unsigned index, struct drive **out,
 
 	if (!d)
 		return -ENOMEM;
-	d->c = c;
+	d->c = *c;
 	d->index = index;
 	pthread_mutex_init(&d->lock, NULL);
 	pthread_cond_init(&d->cond, NULL);
@@ -253,7 +257,7 @@ int drive_close(struct drive *d, struct drive_report *r, struct why *why)
 	if (err && d->trace_failed)
 		why_set(why, err, "%s", why_text(&d->close_why, err));
 	else if (err)
-		why_set(why, err, "%s: not left clean: %s", d->c->disk.path,
+		why_set(why, err, "%s: not left clean: %s", d->image ? d->image : d->c.disk.path,
 			why_text(&d->close_why, err));
 	drive_free(d);
 	return err;

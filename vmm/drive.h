@@ -23,6 +23,7 @@ struct drive_config {
 	enum drive_iface iface;
 	unsigned index; /* IDE: which of the four places */
 	bool cdrom; /* disk.path NULL: no disc in it */
+	bool throwaway; /* what is written is gone at the end */
 	const char *trace; /* where what happens to the disk is recorded; NULL: nowhere */
 	struct live_config live;
 	/*
@@ -50,7 +51,7 @@ struct drive_report {
 struct drive;
 
 /*
- * Starts the thread "driveN" and opens the disk on it; *c must stay as long as the drive.
+ * Starts the thread "driveN" and opens the disk on it; the words of *c must stay as long as that.
  * 0, or -errno with words that begin with the path.
  */
 must_check int drive_open(

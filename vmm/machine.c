@@ -52,13 +52,13 @@ struct machine {
 	struct device *devices[DEVICES_MAX]; /* in the order they were made */
 	unsigned n_devices;
 	struct device *pm; /* one of them: has the power button */
-	struct drive_config disk[MACHINE_DRIVES_MAX]; /* what the drives were opened with */
-	struct drive *drives[MACHINE_DRIVES_MAX];
-	unsigned n_drives;
+	struct disks disks;
 	struct ide_drive_opts ide[IDE_DRIVES]; /* by index */
 	bool has_ide;
 	struct monitor *monitor; /* or NULL */
-	bool paused;             /* by the monitor, or not started yet */
+	bool paused;             /* by the monitor, or not started yet, or: */
+	bool io_error;           /* the host has failed a request, which waits */
+	bool ended;              /* the guest has switched off, and -no-shutdown keeps it */
 	bool started;
 	bool quit;
 	const char *cut_by;    /* the monitor asks for a power cut */
@@ -114,13 +114,15 @@ static void on_settle(struct machine_services *s)
 		vcpus_settle(m->vcpus);
 }
 
-/* The drives are there before the first vCPU runs, and after the last one has. */
+/* These drives are there before the first vCPU runs, and after the last one has. */
 static void on_mark(struct machine_services *s, bool serial, const char *text, size_t len)
 {
 	struct machine *m = container_of(s, struct machine, services);
 
-	for (unsigned i = 0; i < m->n_drives; i++)
-		drive_mark(m->drives[i], serial ? MARK_BY_SERIAL : MARK_BY_PORT, text, len);
+	for (unsigned i = 0; i < m->disks.n; i++)
+		if (m->disks.slot[i].c.trace || m->disks.slot[i].c.live.trigger)
+			drive_mark(m->disks.slot[i].drive, serial ? MARK_BY_SERIAL : MARK_BY_PORT,
+				text, len);
 }
 
 static void on_vcpu_end(void *arg, enum vcpu_end how)
@@ -184,14 +186,14 @@ static int build_memory(struct machine *m, struct why *why)
 
 static int build_drive(struct machine *m, unsigned i, struct why *why)
 {
-	struct drive_config *c = &m->disk[i];
+	struct disks_slot *slot = &m->disks.slot[i];
+	struct drive_config *c = &slot->c;
 	/* One queue per vCPU, all on the drive's one loop. */
 	unsigned queues = m->c->n_vcpus < VIRTIO_BLK_QUEUES_MAX ? m->c->n_vcpus
 								: VIRTIO_BLK_QUEUES_MAX;
 	struct virtio_blk_opts o = {
 		.serial = c->serial, .num_queues = c->queues ? c->queues : queues,
 		.transitional = c->transitional};
-	struct device *d;
 	struct drive *drive;
 	int err;
 
@@ -206,15 +208,16 @@ static int build_drive(struct machine *m, unsigned i, struct why *why)
 	err = drive_open(c, i, &drive, why);
 	if (err)
 		return err;
-	m->drives[m->n_drives++] = drive;
+	slot->drive = drive;
 	drive_on_powercut(drive, on_powercut, m);
 	if (c->iface == DRIVE_IDE) {
 		m->ide[c->index].loop = drive_loop(drive);
 		m->ide[c->index].disk = drive_disk(drive);
 		return 0;
 	}
-	err = virtio_blk_create(&m->services, drive_loop(drive), drive_disk(drive), &o, &d, why);
-	return add_device(m, err, d);
+	err = virtio_blk_create(
+		&m->services, drive_loop(drive), drive_disk(drive), &o, &slot->dev, why);
+	return add_device(m, err, slot->dev);
 }
 
 static int load_kernel(struct machine *m, struct boot_start *start, struct why *why)
@@ -326,6 +329,9 @@ static int machine_build(struct machine *m, struct why *why)
 		err = add_device(m, err, d);
 		if (err)
 			return err;
+		for (unsigned i = 0; i < m->disks.n; i++)
+			if (m->disks.slot[i].c.iface == DRIVE_IDE)
+				m->disks.slot[i].dev = d;
 	}
 	vc.kvm = m->kvm;
 	vc.bus = s->bus;
@@ -360,12 +366,13 @@ static int machine_unbuild(struct machine *m, struct machine_report *r)
 
 		d->ops->destroy(d);
 	}
-	while (m->n_drives) {
+	for (unsigned i = m->disks.n; i-- > 0;) {
+		struct disks_slot *slot = &m->disks.slot[i];
 		struct why why = {{0}};
-		int err =
-			drive_close(m->drives[m->n_drives - 1], &r->drives[m->n_drives - 1], &why);
+		int err = slot->drive ? drive_close(slot->drive, &r->drives[i], &why) : 0;
 
-		m->n_drives--;
+		r->drives[i].path = m->c->drives[i].disk.path;
+		free(slot->path);
 		if (err)
 			log_error("%s", why_text(&why, err));
 		result = err ? err : result;
@@ -404,6 +411,7 @@ static int machine_reset(struct machine *m, struct why *why)
 	atomic_store(&m->event, 0);
 	n = read(m->wake_fd, &count, sizeof(count));
 	(void)n; /* nothing to read is fine */
+	m->ended = m->io_error = false;
 	if (!m->paused && !atomic_load(&m->powercut))
 		vcpus_resume(m->vcpus);
 	return 0;
@@ -415,15 +423,15 @@ static const char *host_status(void *arg)
 {
 	const struct machine *m = arg;
 
+	if (m->ended)
+		return "shutdown";
+	if (m->io_error)
+		return "io-error";
 	return !m->paused ? "running" : m->started ? "paused" : "prelaunch";
 }
 
-static void host_stop(void *arg)
+static void stand_still(struct machine *m)
 {
-	struct machine *m = arg;
-
-	if (m->paused)
-		return;
 	console_hurry(m->console, true);
 	vcpus_pause(m->vcpus);
 	console_hurry(m->console, false);
@@ -431,16 +439,38 @@ static void host_stop(void *arg)
 	monitor_event(m->monitor, "STOP", NULL);
 }
 
-static void host_cont(void *arg)
+static void host_stop(void *arg)
 {
 	struct machine *m = arg;
 
 	if (!m->paused)
+		stand_still(m);
+}
+
+static void host_io_error(void *arg)
+{
+	struct machine *m = arg;
+
+	if (m->paused)
 		return;
-	m->paused = false;
+	m->io_error = true;
+	stand_still(m);
+}
+
+static const char *host_cont(void *arg)
+{
+	struct machine *m = arg;
+
+	if (m->ended)
+		return "Resetting the Virtual Machine is required";
+	if (!m->paused)
+		return NULL;
+	m->paused = m->io_error = false;
 	m->started = true;
-	vcpus_resume(m->vcpus);
 	monitor_event(m->monitor, "RESUME", NULL);
+	vcpus_resume(m->vcpus);
+	disks_retry(&m->disks);
+	return NULL;
 }
 
 static void host_button(void *arg)
@@ -470,8 +500,9 @@ static bool host_powercut(void *arg)
 
 static int monitor_start(struct machine *m, struct why *why)
 {
-	struct monitor_host h = {.arg = m, .drives = m->drives, .n_drives = m->n_drives,
+	struct monitor_host h = {.arg = m, .name = m->c->name, .disks = &m->disks,
 		.wake_fd = m->wake_fd, .status = host_status, .stop = host_stop, .cont = host_cont,
+		.io_error = host_io_error,
 		.button = host_button, .reset = host_reset, .quit = host_quit,
 		.powercut = host_powercut};
 
@@ -539,8 +570,9 @@ static bool power_is_cut(struct machine *m)
 
 	if (!m->cut_by && !stop_powercut() && !atomic_load(&m->powercut))
 		return false;
-	for (unsigned i = 0; i < m->n_drives; i++)
-		drive_powercut(m->drives[i], by);
+	for (unsigned i = 0; i < m->disks.n; i++)
+		if (m->disks.slot[i].drive)
+			drive_powercut(m->disks.slot[i].drive, by);
 	return true;
 }
 
@@ -583,6 +615,13 @@ static int machine_loop(struct machine *m, struct machine_report *r)
 			tell_shutdown(m, false, "host-error");
 			return EVENT_KIND(word) == FAILED ? MACHINE_FAILED : MACHINE_USER;
 		}
+		if (EVENT_KIND(word) == EV_POWEROFF && m->c->no_shutdown) {
+			tell_shutdown(m, true, "guest-shutdown");
+			m->ended = true;
+			stand_still(m);
+			atomic_store(&m->event, 0);
+			continue;
+		}
 		if (EVENT_KIND(word) != EV_RESET || m->c->no_reboot) {
 			tell_shutdown(m, !asked,
 				asked                            ? "host-qmp-system-reset" :
@@ -615,7 +654,10 @@ int machine_run(const struct machine_config *c, uint64_t start_ns, struct machin
 		return r->status;
 	}
 	m->c = c;
-	memcpy(m->disk, c->drives, sizeof(m->disk));
+	m->disks.n = c->n_drives;
+	m->disks.wake_fd = -1;
+	for (unsigned i = 0; i < c->n_drives; i++)
+		m->disks.slot[i].c = c->drives[i];
 	m->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	err = m->wake_fd < 0 ? -errno : stop_watch(m->wake_fd, console_restore_terminal);
 	if (!err && has_powercut(c))
@@ -627,6 +669,8 @@ int machine_run(const struct machine_config *c, uint64_t start_ns, struct machin
 	if (err) {
 		log_error("%s", why_text(&why, err));
 	} else {
+		if (c->ready)
+			c->ready(c->ready_arg);
 		r->status = machine_loop(m, r);
 		console_hurry(m->console, true);
 		if (vcpus_started_ns(m->vcpus))

@@ -6,10 +6,7 @@
 #define VMM_MACHINE_H
 
 #include "vmm/blob.h"
-#include "vmm/drive.h"
-
-/* As many as there are PCI slots to spare. */
-#define MACHINE_DRIVES_MAX 24
+#include "vmm/disks.h"
 
 struct machine_config {
 	struct blob kernel, initrd; /* name NULL: none; without a kernel the firmware boots */
@@ -25,6 +22,10 @@ struct machine_config {
 	bool no_reboot;     /* a reset ends the run */
 	const char *monitor; /* monitor.h; NULL: none */
 	bool start_paused;   /* until the monitor says cont */
+	bool no_shutdown;    /* a guest that switches off is stopped, until the monitor says quit */
+	const char *name;    /* NULL: none */
+	void (*ready)(void *arg); /* the guest is about to start; NULL: nobody asks */
+	void *ready_arg;
 };
 
 /* Exit statuses of `sluice run` besides the guest's own. */

@@ -26,6 +26,7 @@ struct seen {
 	bool wce;
 	enum wce_by by;
 	uint64_t changes;
+	uint32_t failed;
 };
 
 struct monitor {
@@ -93,8 +94,6 @@ static json_t *version(void)
 
 /* ---- commands ---- */
 
-typedef json_t *command_fn(struct monitor *m, json_t *args, struct monitor_error *e);
-
 static json_t *cmd_capabilities(struct monitor *m, json_t *args, struct monitor_error *e)
 {
 	json_t *enable = json_object_get(args, "enable");
@@ -129,8 +128,9 @@ static json_t *cmd_stop(struct monitor *m, json_t *args, struct monitor_error *e
 
 static json_t *cmd_cont(struct monitor *m, json_t *args, struct monitor_error *e)
 {
-	m->host.cont(m->host.arg);
-	return json_object();
+	const char *no = m->host.cont(m->host.arg);
+
+	return no ? monitor_fail(e, "GenericError", "%s", no) : json_object();
 }
 
 static json_t *cmd_reset(struct monitor *m, json_t *args, struct monitor_error *e)
@@ -159,40 +159,40 @@ static json_t *cmd_powercut(struct monitor *m, json_t *args, struct monitor_erro
 	return json_object();
 }
 
-static json_t *cmd_block(struct monitor *m, json_t *args, struct monitor_error *e)
+static json_t *cmd_name(struct monitor *m, json_t *args, struct monitor_error *e)
 {
-	return monitor_query_block(&m->host, args, e);
+	return json_pack("{s:s*}", "name", m->host.name);
 }
 
-static json_t *cmd_blockstats(struct monitor *m, json_t *args, struct monitor_error *e)
-{
-	return monitor_query_blockstats(&m->host, args, e);
-}
-
-static json_t *cmd_write_cache(struct monitor *m, json_t *args, struct monitor_error *e)
-{
-	return monitor_set_write_cache(&m->host, args, e);
-}
-
-static command_fn cmd_commands;
+static monitor_command cmd_commands;
 
 static const struct command {
 	const char *name;
-	command_fn *fn;
+	monitor_command *fn;
 	bool takes_arguments;
 } commands[] = {
 	{"qmp_capabilities", cmd_capabilities, true},
 	{"query-version", cmd_version, false},
 	{"query-commands", cmd_commands, false},
 	{"query-status", cmd_status, false},
-	{"query-block", cmd_block, false},
-	{"query-blockstats", cmd_blockstats, false},
+	{"query-name", cmd_name, false},
+	{"query-block", monitor_query_block, false},
+	{"query-blockstats", monitor_query_blockstats, true},
 	{"stop", cmd_stop, false},
 	{"cont", cmd_cont, false},
 	{"system_reset", cmd_reset, false},
 	{"system_powerdown", cmd_powerdown, false},
 	{"quit", cmd_quit, false},
-	{"x-block-set-write-cache", cmd_write_cache, true},
+	{"block_resize", monitor_resize, true},
+	{"blockdev-snapshot-sync", monitor_overlay, true},
+	{"blockdev-snapshot-internal-sync", monitor_snapshot, true},
+	{"blockdev-snapshot-delete-internal-sync", monitor_snapshot_delete, true},
+	{"eject", monitor_eject, true},
+	{"blockdev-open-tray", monitor_open_tray, true},
+	{"blockdev-close-tray", monitor_close_tray, true},
+	{"blockdev-remove-medium", monitor_remove_medium, true},
+	{"blockdev-change-medium", monitor_change_medium, true},
+	{"x-block-set-write-cache", monitor_set_write_cache, true},
 	{"x-powercut", cmd_powercut, false},
 };
 
@@ -323,21 +323,57 @@ static void client_read(struct monitor *m)
 		client_drop(m);
 }
 
+static void tell_trouble(struct monitor *m, const struct drive *d, const struct disk_trouble *t)
+{
+	static const char *const actions[] = {
+		[ON_ERROR_REPORT] = "report",
+		[ON_ERROR_STOP] = "stop",
+		[ON_ERROR_IGNORE] = "ignore",
+	};
+	bool full = t->err == -ENOSPC || t->err == -EDQUOT;
+	char name[16];
+
+	snprintf(name, sizeof(name), "drive%u", drive_index(d));
+	if (t->action == ON_ERROR_STOP && strcmp(m->host.status(m->host.arg), "io-error"))
+		log_warn("%s: %s: %s; the guest is stopped, and the monitor's cont tries again",
+			name, disk_path(drive_disk(d)), strerror(-t->err));
+	monitor_event(m, "BLOCK_IO_ERROR",
+		json_pack("{s:s, s:s, s:s, s:s, s:b, s:s}", "device", name, "node-name", name,
+			"operation", t->op == BLK_READ ? "read" : "write", "action",
+			actions[t->action], "nospace", (int)full, "reason", strerror(-t->err)));
+	if (t->action == ON_ERROR_STOP)
+		m->host.io_error(m->host.arg);
+}
+
 /* Tells of changes since the last turn; several of one drive in one turn are told as one. */
 static void look_at_drives(struct monitor *m)
 {
-	for (unsigned i = 0; i < m->host.n_drives; i++) {
-		const struct disk *d = drive_disk(m->host.drives[i]);
+	for (unsigned i = 0; i < m->host.disks->n; i++) {
+		const struct drive *drive = m->host.disks->slot[i].drive;
+		const struct disk *d = drive ? drive_disk(drive) : NULL;
+		struct disk_trouble t;
 		struct disk_stats s;
 
+		if (!d) {
+			m->seen[i] = (struct seen){0};
+			continue;
+		}
+		disk_trouble(d, &t);
+		if (t.n != m->seen[i].failed)
+			tell_trouble(m, drive, &t);
+		m->seen[i].failed = t.n;
 		disk_stats_get(d, &s);
 		if (s.wce_changes == m->seen[i].changes)
 			continue;
 		if (disk_wce(d) != m->seen[i].wce || disk_wce_by(d) != m->seen[i].by)
-			monitor_event(m, "X_BLOCK_WRITE_CACHE_CHANGED",
-				monitor_write_cache(m->host.drives[i]));
-		m->seen[i] = (struct seen){disk_wce(d), disk_wce_by(d), s.wce_changes};
+			monitor_event(m, "X_BLOCK_WRITE_CACHE_CHANGED", monitor_write_cache(drive));
+		m->seen[i] = (struct seen){disk_wce(d), disk_wce_by(d), s.wce_changes, t.n};
 	}
+}
+
+const struct monitor_host *monitor_host(const struct monitor *m)
+{
+	return &m->host;
 }
 
 int monitor_fd(const struct monitor *m)
@@ -452,10 +488,10 @@ int monitor_open(
 		free(m);
 		return err;
 	}
-	for (unsigned i = 0; i < h->n_drives; i++) {
-		m->seen[i].wce = disk_wce(drive_disk(h->drives[i]));
-		monitor_watch_drive(h->drives[i], h->wake_fd);
-	}
+	for (unsigned i = 0; i < h->disks->n; i++)
+		if (h->disks->slot[i].drive)
+			m->seen[i].wce = disk_wce(drive_disk(h->disks->slot[i].drive));
+	disks_watch(h->disks, h->wake_fd);
 	*out = m;
 	return 0;
 }
@@ -464,8 +500,7 @@ void monitor_close(struct monitor *m)
 {
 	if (!m)
 		return;
-	for (unsigned i = 0; i < m->host.n_drives; i++)
-		monitor_watch_drive(m->host.drives[i], -1);
+	disks_watch(m->host.disks, -1);
 	client_drop(m);
 	close(m->listen_fd);
 	unlink(m->addr.sun_path);

@@ -9,19 +9,20 @@
 #define VMM_MONITOR_H
 
 #include <jansson.h>
-#include "vmm/drive.h"
+#include "vmm/disks.h"
 
 struct monitor;
 
 /* What the monitor may ask of the machine; main thread. */
 struct monitor_host {
 	void *arg;
-	struct drive *const *drives;
-	unsigned n_drives;
+	const char *name; /* the user's for the machine; NULL: none */
+	struct disks *disks;
 	int wake_fd;                      /* an eventfd that ends the machine's poll */
 	const char *(*status)(void *arg); /* as query-status names it */
 	void (*stop)(void *arg);
-	void (*cont)(void *arg);
+	void (*io_error)(void *arg);    /* a request waits: the guest is to stop */
+	const char *(*cont)(void *arg); /* NULL, or why it cannot */
 	void (*button)(void *arg);
 	void (*reset)(void *arg); /* once the machine's loop goes on; likewise: */
 	void (*quit)(void *arg);
@@ -45,24 +46,29 @@ void monitor_turn(struct monitor *m);
 /* Tells the client; takes data (NULL: none) over.  m NULL: drops it. */
 void monitor_event(struct monitor *m, const char *name, json_t *data);
 
-/* ---- monitor_block.c: the commands for drives ---- */
+/* ---- commands ---- */
 
 /* What the client sees when a command fails. */
 struct monitor_error {
 	const char *class; /* a name from QMP's specification */
-	char desc[256];
+	char desc[512];
 };
-/* NULL: failed, and *e says how. */
-json_t *monitor_query_block(const struct monitor_host *h, json_t *args, struct monitor_error *e);
-json_t *monitor_query_blockstats(
-	const struct monitor_host *h, json_t *args, struct monitor_error *e);
-json_t *monitor_set_write_cache(
-	const struct monitor_host *h, json_t *args, struct monitor_error *e);
-/* The data of the event for a change of the cache bit. */
-json_t *monitor_write_cache(const struct drive *d);
+/* The answer; NULL: failed, and *e says how. */
+typedef json_t *monitor_command(struct monitor *m, json_t *args, struct monitor_error *e);
 json_t *monitor_fail(struct monitor_error *e, const char *class, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
-/* Changes of the cache bit wake the machine's poll from now on, or (fd -1) no more. */
-void monitor_watch_drive(struct drive *d, int fd);
+const struct monitor_host *monitor_host(const struct monitor *m);
+
+/* monitor_block.c: what drives are, and their caches. */
+monitor_command monitor_query_block, monitor_query_blockstats, monitor_set_write_cache;
+/* The drive that "device" names (or "id", or "node-name"); -1: there is none. */
+int monitor_drive(struct monitor *m, json_t *args, struct monitor_error *e);
+/* The data of the event for a change of the cache bit. */
+json_t *monitor_write_cache(const struct drive *d);
+
+/* monitor_disk.c: what changes them. */
+monitor_command monitor_resize, monitor_overlay, monitor_snapshot, monitor_snapshot_delete;
+monitor_command monitor_eject, monitor_open_tray, monitor_close_tray, monitor_remove_medium;
+monitor_command monitor_change_medium;
 
 #endif

@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include "vmm/daemon.h"
 #include "vmm/embed.h"
 #include "vmm/firmware.h"
 #include "vmm/machine.h"
@@ -37,8 +38,14 @@ static int open_firmware(struct blob *b, const char *name, struct why *why)
 	return blob_open(b, name, why);
 }
 
+static void on_ready(void *arg)
+{
+	daemon_ready(*(int *)arg);
+}
+
 static int run_machine(const struct run_options *o, uint64_t start_ns)
 {
+	int ready = -1, pid_fd = -1;
 	struct machine_config c = {.cmdline = o->append,
 		.mem_bytes = o->mem_bytes,
 		.n_vcpus = o->smp,
@@ -48,6 +55,10 @@ static int run_machine(const struct run_options *o, uint64_t start_ns)
 		.no_reboot = o->no_reboot,
 		.monitor = o->monitor,
 		.start_paused = o->start_paused,
+		.no_shutdown = o->no_shutdown,
+		.name = o->name,
+		.ready = on_ready,
+		.ready_arg = &ready,
 		.boot_order = o->boot_order};
 	struct machine_report report;
 	struct why why = {{0}};
@@ -55,13 +66,17 @@ static int run_machine(const struct run_options *o, uint64_t start_ns)
 	int status = MACHINE_USER, err;
 
 	for (unsigned i = 0; i < o->n_drives; i++)
-		run_options_drive(o->drives[i], &c.drives[i]);
+		run_options_drive(o, o->drives[i], &c.drives[i]);
 	err = o->kernel ? open_kernel(&c.kernel, o->kernel, &why) :
 			  open_firmware(&c.firmware, o->bios, &why);
 	if (!err && o->initrd)
 		err = blob_open(&c.initrd, o->initrd, &why);
 	if (!err && o->stats)
 		err = stats_open(o->stats, &stats, &why);
+	if (!err && o->daemonize)
+		err = daemon_begin(&ready, &why);
+	if (!err && o->pidfile)
+		err = pidfile_open(o->pidfile, &pid_fd, &why);
 	if (!err) {
 		status = machine_run(&c, start_ns, &report);
 		if (stats)
@@ -71,6 +86,7 @@ static int run_machine(const struct run_options *o, uint64_t start_ns)
 	}
 	if (err)
 		log_error("%s", why_text(&why, err));
+	pidfile_close(o->pidfile, pid_fd);
 	stats_close(stats);
 	blob_close(&c.initrd);
 	blob_close(&c.kernel);

@@ -21,6 +21,11 @@ static const char *const format_names[] = {"raw", "qcow2", NULL};
 static const char *const media_names[] = {"disk", "cdrom", NULL};
 static const char *const discard_names[] = {"ignore", "unmap", NULL};
 static const char *const lie_names[] = {"no", "flush", NULL};
+static const char *const werror_names[] = {"report", "stop", "enospc", "ignore", NULL};
+static const char *const rerror_names[] = {"report", "stop", "ignore", NULL};
+static const enum on_error werror_values[] = {
+	ON_ERROR_REPORT, ON_ERROR_STOP, ON_ERROR_ENOSPC, ON_ERROR_IGNORE};
+static const enum on_error rerror_values[] = {ON_ERROR_REPORT, ON_ERROR_STOP, ON_ERROR_IGNORE};
 static const char *const aio_names[] = {"io_uring", "threads", NULL};
 static const enum loop_aio aio_values[] = {LOOP_AIO_URING, LOOP_AIO_THREADS};
 
@@ -48,6 +53,10 @@ static const struct opt drive_table[] = {
 		 "if=ide: 0 and 1 on the first channel, 2 and 3 on the second\n"
 		 "(default: the first one free)"),
 		.max = IDE_DRIVES - 1},
+	{OPT("bus", OPT_UINT, DRIVE(bus), "N", "if=ide: 0 or 1, the channel; with unit="),
+		.max = IDE_DRIVES / 2 - 1},
+	{OPT("unit", OPT_UINT, DRIVE(unit), "N", "if=ide: 0 or 1 on it, master or slave"),
+		.max = 1},
 	{OPT("media", OPT_ENUM, DRIVE(media), "disk|cdrom",
 		 "cdrom: a CD-ROM drive (if=ide); without file= it is empty"),
 		.names = media_names},
@@ -60,6 +69,14 @@ static const struct opt drive_table[] = {
 		 "on: writes of nothing but zeros need no data; unmap: and keep no space, with\n"
 		 "discard=unmap (default off)"),
 		.names = detect_zeroes_names},
+	{OPT("werror", OPT_ENUM, DRIVE(werror), "HOW",
+		 "a write or flush that the host fails: report tells the guest, stop stops it\n"
+		 "and tries again after the monitor's cont, enospc (default with -monitor)\n"
+		 "stops where the host is full and reports else, ignore tells it all is well"),
+		.names = werror_names},
+	{OPT("rerror", OPT_ENUM, DRIVE(rerror), "HOW",
+		 "a read that the host fails: report (default), stop or ignore"),
+		.names = rerror_names},
 	{OPT("aio", OPT_ENUM, DRIVE(aio), "io_uring|threads",
 		 "how the host is asked (default: io_uring, threads where that is forbidden)"),
 		.names = aio_names},
@@ -106,6 +123,19 @@ static const struct opt drive_table[] = {
 	{0},
 };
 
+/* bus= and unit= are another way to say index=. */
+static int ide_place_said(struct run_drive *d, struct why *why)
+{
+	if (d->bus == UINT_MAX && d->unit == UINT_MAX)
+		return 0;
+	if (d->iface != DRIVE_IDE)
+		return why_set(why, -EINVAL, "-drive: bus= and unit= need if=ide");
+	if (d->index != UINT_MAX)
+		return why_set(why, -EINVAL, "-drive: index=%u, or bus= and unit=", d->index);
+	d->index = (d->bus == UINT_MAX ? 0 : d->bus * 2) + (d->unit == UINT_MAX ? 0 : d->unit);
+	return 0;
+}
+
 /* One more drive, with a copy of the words that describe it. */
 static int drive_new(struct run_options *o, const char *words, struct run_drive **out,
 	struct why *why)
@@ -118,8 +148,8 @@ static int drive_new(struct run_options *o, const char *words, struct run_drive 
 	if (!d)
 		return -ENOMEM;
 	o->drives[o->n_drives++] = d;
-	d->format = d->aio = -1;
-	d->index = d->cache_clean_s = UINT_MAX;
+	d->format = d->aio = d->werror = d->rerror = -1;
+	d->index = d->bus = d->unit = d->cache_clean_s = UINT_MAX;
 	d->legacy_off = true;
 	d->text = strdup(words);
 	*out = d;
@@ -154,7 +184,7 @@ static int drive_add(void *obj, const char *value, struct why *why)
 			d->personality.powercut);
 	if (d->serial && strlen(d->serial) > 20)
 		return why_set(why, -EINVAL, "-drive: serial=%s: at most 20 bytes", d->serial);
-	return 0;
+	return ide_place_said(d, why);
 }
 
 /* -drive if=ide,media=cdrom,index=2,file=FILE */
@@ -229,6 +259,15 @@ static const struct opt run_table[] = {
 	{OPT("timeout", OPT_UINT, RUN(timeout_s), "SECONDS", "end the machine after that time"),
 		.min = 1, .max = 10000000},
 	{OPT("no-reboot", OPT_FLAG, RUN(no_reboot), NULL, "a reset by the guest ends the run")},
+	{OPT("no-shutdown", OPT_FLAG, RUN(no_shutdown), NULL,
+		"a guest that switches off does not: it is stopped")},
+	{OPT("snapshot", OPT_FLAG, RUN(throwaway), NULL,
+		"what the guest writes is gone at the end: it goes to files in TMPDIR")},
+	{OPT("name", OPT_STRING, RUN(name), "TEXT", "for the monitor's query-name")},
+	{OPT("pidfile", OPT_STRING, RUN(pidfile), "FILE",
+		"the number of the process is there while it runs")},
+	{OPT("daemonize", OPT_FLAG, RUN(daemonize), NULL,
+		"return when the machine is ready, which goes on without a terminal")},
 	{OPT("stats", OPT_STRING, RUN(stats), "FILE",
 		"at the end, write figures as JSON; - is stdout")},
 	{0},
@@ -267,13 +306,34 @@ static int place_ide(struct run_options *o, struct why *why)
 	return 0;
 }
 
+/* What -drive may say depends on what else is said. */
+static int drives_check(const struct run_options *o, struct why *why)
+{
+	for (unsigned i = 0; i < o->n_drives; i++) {
+		const struct run_drive *d = o->drives[i];
+		enum on_error w = d->werror < 0 ? ON_ERROR_REPORT : werror_values[d->werror];
+		enum on_error r = d->rerror < 0 ? ON_ERROR_REPORT : rerror_values[d->rerror];
+		bool write = w == ON_ERROR_STOP || w == ON_ERROR_ENOSPC;
+
+		if ((write || r == ON_ERROR_STOP) && !o->monitor)
+			return why_set(why, -EINVAL,
+				"-drive: %s=%s needs -monitor: nobody could let the guest go on",
+				write ? "werror" : "rerror",
+				write ? werror_names[d->werror] : rerror_names[d->rerror]);
+		if (o->throwaway && !d->media && (d->trace || live_wanted(&d->live)))
+			return why_set(why, -EINVAL,
+				"-snapshot: a disk that is thrown away is not recorded and has "
+				"no personality");
+	}
+	return 0;
+}
+
 int run_options_parse(struct run_options *o, int argc, char **argv, struct why *why)
 {
 	int err;
 
 	memset(o, 0, sizeof(*o));
 	o->append = "";
-	o->serial = "stdio";
 	o->mem_bytes = 128 * MiB;
 	o->smp = 1;
 	o->boot_order = CMOS_BOOT_DISK | CMOS_BOOT_CD << 4;
@@ -287,6 +347,10 @@ int run_options_parse(struct run_options *o, int argc, char **argv, struct why *
 		return why_set(why, -EINVAL, "-initrd and -append go with -kernel");
 	if (o->kernel && o->bios)
 		return why_set(why, -EINVAL, "-bios: with -kernel no firmware runs");
+	if (o->daemonize && o->serial && !strcmp(o->serial, "stdio"))
+		return why_set(why, -EINVAL, "-daemonize: there is no terminal for -serial stdio");
+	if (!o->serial)
+		o->serial = o->daemonize ? "null" : "stdio";
 	if (!console_spec_ok(o->serial))
 		return why_set(
 			why, -EINVAL, "-serial %s: expected stdio, null or file:PATH", o->serial);
@@ -296,7 +360,9 @@ int run_options_parse(struct run_options *o, int argc, char **argv, struct why *
 			o->monitor);
 	if (o->start_paused && !o->monitor)
 		return why_set(why, -EINVAL, "-S needs -monitor: nobody could start the guest");
-	err = place_ide(o, why);
+	err = drives_check(o, why);
+	if (!err)
+		err = place_ide(o, why);
 	if (err)
 		return err;
 	if (o->mem_bytes % 4096)
@@ -313,7 +379,8 @@ void run_options_free(struct run_options *o)
 	o->n_drives = 0;
 }
 
-void run_options_drive(const struct run_drive *d, struct drive_config *out)
+void run_options_drive(
+	const struct run_options *o, const struct run_drive *d, struct drive_config *out)
 {
 	*out = (struct drive_config){
 		.disk = {.path = d->file,
@@ -327,6 +394,11 @@ void run_options_drive(const struct run_drive *d, struct drive_config *out)
 			.cache_clean_s = d->cache_clean_s == UINT_MAX ? 0
 					 : d->cache_clean_s	      ? d->cache_clean_s
 								      : CACHE_CLEAN_NEVER,
+			.on_write_error = d->werror >= 0 ? werror_values[d->werror] :
+					  o->monitor     ? ON_ERROR_ENOSPC :
+							   ON_ERROR_REPORT,
+			.on_read_error = d->rerror >= 0 ? rerror_values[d->rerror] :
+							  ON_ERROR_REPORT,
 			.l2_cache_bytes = d->l2_cache_bytes,
 			.refcount_cache_bytes = d->refcount_cache_bytes},
 		.aio = d->aio < 0 ? LOOP_AIO_AUTO : aio_values[d->aio],
@@ -335,6 +407,7 @@ void run_options_drive(const struct run_drive *d, struct drive_config *out)
 		.iface = (enum drive_iface)d->iface,
 		.transitional = !d->legacy_off,
 		.cdrom = d->media,
+		.throwaway = o->throwaway && !d->media && !d->readonly,
 		.trace = d->trace,
 		.live = d->live,
 		.index = d->index,

@@ -89,7 +89,7 @@ START_TEST(a_full_line_is_understood)
 	ck_assert_uint_eq(o.timeout_s, 9);
 	ck_assert_str_eq(o.stats, "-");
 	ck_assert_uint_eq(o.n_drives, 1);
-	run_options_drive(o.drives[0], &d);
+	run_options_drive(&o, o.drives[0], &d);
 	ck_assert_str_eq(d.disk.path, "a,b.img");
 	ck_assert_str_eq(d.disk.format, "qcow2");
 	ck_assert_int_eq(d.disk.cache, CACHE_DIRECTSYNC);
@@ -115,7 +115,7 @@ START_TEST(defaults)
 	ck_assert_str_eq(o.serial, "stdio");
 	ck_assert_str_eq(o.append, "");
 	ck_assert(!o.no_reboot && !o.stats && !o.initrd && !o.timeout_s);
-	run_options_drive(o.drives[0], &d);
+	run_options_drive(&o, o.drives[0], &d);
 	ck_assert_ptr_null(d.disk.format);
 	ck_assert_int_eq(d.disk.cache, CACHE_WRITEBACK);
 	ck_assert(!d.disk.readonly);
@@ -164,7 +164,7 @@ static const struct {
 	{"-kernel k -drive format=raw", "file= is missing"},
 	{"-kernel k -drive file=", "file= is missing"},
 	{"-kernel k -drive file=a,file=b", "file= is given twice"},
-	{"-kernel k -drive file=a,,cache=none,bus=1", "unknown key 'bus'; expected file, if"},
+	{"-kernel k -drive file=a,,cache=none,boss=1", "unknown key 'boss'; expected file, if"},
 	{"-kernel k -drive file=a,if=scsi", "if=scsi: expected virtio"},
 	{"-kernel k -drive file=a,format=vmdk", "format=vmdk: expected raw or qcow2"},
 	{"-kernel k -drive file=a,cache=fast",

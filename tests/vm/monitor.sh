@@ -28,49 +28,7 @@ start() {
 
 # talk SCRIPT: python with q(command, arguments) -> the answer, event(name) -> its data.
 talk() {
-	timeout 40 python3 - "$1" >>out 2>>err <<'EOF'
-import json, socket, sys, time
-s = socket.socket(socket.AF_UNIX)
-for _ in range(200):
-    try:
-        s.connect("mon")
-        break
-    except OSError:
-        time.sleep(0.05)
-f = s.makefile("r")
-events = []
-def get():
-    line = f.readline()
-    assert line, "the monitor closed the connection"
-    return json.loads(line)
-def q(command, **arguments):
-    words = {"execute": command, "id": [command]}
-    if arguments:
-        words["arguments"] = arguments
-    s.sendall(json.dumps(words).encode())  # without an end of line: clients may
-    while True:
-        a = get()
-        if "event" not in a:
-            break
-        events.append(a)
-    assert a["id"] == [command], a
-    return a["return"] if "return" in a else a["error"]
-def event(name):
-    while True:
-        for e in events:
-            if e["event"] == name:
-                events.remove(e)
-                return e.get("data")
-        events.append(get())
-def cache():
-    return q("query-block")[0]["x-write-cache"]
-def stat(name):
-    return q("query-blockstats")[0]["stats"][name]
-assert "QMP" in get()
-assert q("query-status")["class"] == "CommandNotFound"
-assert q("qmp_capabilities") == {}
-exec(sys.argv[1])
-EOF
+	timeout 40 python3 "$SRC/tests/support/qmp.py" "$1" >>out 2>>err
 }
 
 start "wce script=w8,f" -S
