@@ -43,14 +43,19 @@ static bool no_space(int err)
 	return err == -ENOSPC || err == -EDQUOT;
 }
 
+/* The guest's own mistakes are between us and it; and without power nobody can do anything. */
+static bool not_the_hosts(int err)
+{
+	return err == -EINVAL || err == -EROFS || err == -ENOTSUP || err == -ESHUTDOWN;
+}
+
 /* What is to be done about a request that failed with err. */
 static enum on_error action(const struct disk *d, const struct blk_req *r, int err)
 {
 	enum on_error how = r->op == BLK_READ ? d->on_read_error : d->on_write_error;
 	const bool *wanted = r->wanted;
 
-	/* The guest's own mistakes are between us and it. */
-	if (err == -EINVAL || err == -EROFS || err == -ENOTSUP || !wanted)
+	if (not_the_hosts(err) || !wanted)
 		return ON_ERROR_REPORT;
 	/* An fdatasync that failed can never succeed: room alone would not help. */
 	if (how == ON_ERROR_ENOSPC)
@@ -77,7 +82,7 @@ bool hold_keeps(struct disk *d, struct blk_req *r, int *err)
 	enum on_error how = action(d, r, *err);
 	uint64_t n = (d->trouble >> 32) + 1;
 
-	if (*err == -EINVAL || *err == -EROFS || *err == -ENOTSUP)
+	if (not_the_hosts(*err))
 		return false;
 	if (how == ON_ERROR_STOP) {
 		r->err = *err;

@@ -182,6 +182,13 @@ if command -v python3 >/dev/null; then
 	verdict "the monitor cuts the power" $?
 fi
 
+# Who lets the guest wait for the host, or ignores its errors, has no say when the power is gone.
+for how in stop ignore; do
+	new raw && cut raw virtio "churn seed=8" \
+		"powercut=write:100,werror=$how,rerror=$how,trace=log" -monitor unix:mon && kept
+	verdict "with werror=$how too" $?
+done
+
 new raw && run raw virtio "wce script=w4,f" powercut=flush:9 && grep -q 'not cut.* 1 flushes' err
 verdict "a trigger that never came is told" $?
 
