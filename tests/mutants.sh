@@ -98,7 +98,7 @@ R3: the header before the old table is free|blockdev/qcow2/commit.c|512 table se
 R4: the dirty mark is written first|blockdev/qcow2/alloc.c|64k lazy|
 	's/err = qcow2_header_put\(q\);/err = 0;/'
 R4 R5: a lazy run carries a number|blockdev/qcow2/refcount.c|64k lazy|
-	's/r\.need = q->fmt\.sync\.writes;/r.need = q->lazy ? 0 : q->fmt.sync.writes;/'
+	's/\.need = q->fmt\.sync\.writes,/.need = q->lazy ? 0 : q->fmt.sync.writes,/'
 R4: the dirty mark before an L1 table is placed|blockdev/qcow2/resize.c|512 lazy resize|
 	's/int err = qcow2_mark_dirty\(q\);/int err = 0;/'
 R4: the dirty mark is cleared last|blockdev/qcow2/open.c|64k lazy reopen|
