@@ -19,7 +19,7 @@ SRC=$PWD
 SLUICE=${SLUICE:-$SRC/build/sluice}
 LC_ALL=C
 export SRC SLUICE LC_ALL
-seconds=${TEST_TIMEOUT:-300}
+seconds=${TEST_TIMEOUT:-600}
 logs=$SRC/build/logs
 mkdir -p "$logs"
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/sluice-check.XXXXXX") || exit 2

@@ -301,7 +301,7 @@ run_emulated() {
 # The emulated host, from its start to its end; what it says goes to $tmp/log.  It has been seen to
 # stand still as a whole, its clocks too: that says nothing about the program under test.
 emulate() {
-	timeout -k 5 "${LAB_TIMEOUT:-140}" qemu-system-x86_64 -accel tcg,thread=multi -cpu "$cpu" \
+	timeout -k 5 "${LAB_TIMEOUT:-270}" qemu-system-x86_64 -accel tcg,thread=multi -cpu "$cpu" \
 		-smp 2 -m 1536 -nodefaults -nographic -serial stdio -no-reboot \
 		-kernel "$lab/vmlinux" -initrd "$tmp/host.gz" \
 		-append "console=ttyS0 panic=-1 quiet mitigations=off LAB=${LAB:-}" \
