@@ -129,6 +129,8 @@ static int write_one(struct file *below, const struct host_op *o)
 
 static void forget(struct wcache *c, uint64_t n)
 {
+	if (!n)
+		return;
 	for (uint64_t i = 0; i < n; i++) {
 		c->bytes -= c->log.host[i].data ? c->log.host[i].len : 0;
 		free(c->log.host[i].data);
