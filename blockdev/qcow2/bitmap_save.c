@@ -268,8 +268,7 @@ static int save(struct qcow2 *q, bool *tables, struct why *why)
 		err = renew_dir(q, why);
 	else
 		err = put_dir(q, q->h.bitmaps_offset, OVERLAP_BITMAPS);
-	if (!err && q->bitmaps.n_lost)
-		err = durable(q);
+	/* What is lost has no name any more: in tables durably since B2, or by the header. */
 	return err ? err : free_lost(q);
 }
 
