@@ -170,11 +170,11 @@ R8: unknown autoclear bits go first|blockdev/qcow2/check.c|u:test_qcow2_check|
 R4: autoclear bits go before the first write|blockdev/qcow2/open.c|u:test_qcow2_check|
 	's/(q->h\.autoclear &= keep;\n\treturn) qcow2_header_commit\(q\);/$1 qcow2_header_put(q);/'
 
-R9: a failed fdatasync is final|blockdev/sync.c|u:test_block|
+R9: a failed fdatasync is final|blockdev/sync.c|u:test_sync|
 	's/s->err = err;/;/'
 R9: writes after it fail|blockdev/block.c|u:test_block|
 	's/r->op != BLK_READ && d->fmt->sync\.err/0/'
-R9: the error stays for what was durable before|blockdev/sync.c|f:13:512 64-bit counts|
+R9: the error stays for what was durable before|blockdev/sync.c|u:test_sync|
 	's/\treturn s->err;\n\}/\treturn 0;\n}/'
 R9: nothing counts as committed after it|blockdev/block.c|u:test_block|
 	's/acked && !d->fmt->sync\.err;/acked;/'
