@@ -258,7 +258,7 @@ order: the map is looked at again after waiting|blockdev/qcow2/write.c|64k reuse
 order: one L2 table for one L1 entry|blockdev/qcow2/map.c|64k reuse|
 	's/if \(!err && t\.old && copied\)\n\t\tt\.old = 0;\n\telse if/if/'
 order: a slice on its way to the file is not evicted|blockdev/qcow2/cache.c|512|
-	's/ && !s->writing && !s->loading\)/ && !s->loading)/'
+	's/ && !s->writing && !s->loading;/ && !s->loading;/'
 order: no L2 table is made while L1 moves|blockdev/qcow2/resize.c|512 resize|
 	's/fiber_(un)?lock\(&q->table_lock\);//g'
 order: one round of table writes at a time|blockdev/qcow2/commit.c|64k|
