@@ -253,7 +253,7 @@ order: an entry after its data|blockdev/qcow2/write.c|64k|
 	's/(\tif \(r\.fresh && !old\) \{)/\terr = qcow2_l2_set(q, w.off - head, r.n, (r.first << q->h.cluster_bits) | QCOW2_OFLAG_COPIED, need);\n\tif (err)\n\t\treturn err;\n$1/; s/(need = q->fmt\.sync\.writes;\n\t\}\n)\tif \(err\)\n\t\treturn err;\n\treturn qcow2_l2_set\(.*?\);/$1\treturn err;/s'
 order: two writes do not allocate one cluster|blockdev/qcow2/write.c|64k|
 	's/if \(ranges_overlap\(a->first, a->n, first, n\)\)/if (0)/'
-order: the map is looked at again after waiting|blockdev/qcow2/write.c|64k reuse|
+order: the map is looked at again after waiting|blockdev/qcow2/write.c|u:test_qcow2_free|
 	's/if \(qcow2_map_cached\(q, off, m->len, &now\).*?writable\)/(void)now;\n\t\tif (1)/s'
 order: one L2 table for one L1 entry|blockdev/qcow2/map.c|64k reuse|
 	's/if \(!err && t\.old && copied\)\n\t\tt\.old = 0;\n\telse if/if/'

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * test_qcow2_free.c - the quarantine of freed clusters (free.c), where the order of requests is
- * what matters: one request to the host is held back while the guest goes on.
+ * test_qcow2_free.c - the quarantine of freed clusters (free.c), and requests that wait for a
+ * table (map.c), where the order of requests is what matters: one request to the host is held
+ * back while the guest goes on.
  */
 #include <check.h>
 #include <stdlib.h>
@@ -12,12 +13,14 @@
 
 #define CLUSTER  4096u
 #define CLUSTERS 64u
+#define PER_TABLE (CLUSTER / 8)
 
-/* ---- a file that keeps writes of a marked buffer to itself until told ---- */
+/* ---- a file that keeps one write to itself until told ---- */
 
 struct holder {
 	struct file f;
 	const void *mark; /* memory of the write to hold; NULL: none */
+	bool next;        /* hold the next one, whatever it writes */
 	struct file_req *held;
 };
 
@@ -25,9 +28,10 @@ static void holder_submit(struct file *f, struct file_req *r)
 {
 	struct holder *h = container_of(f, struct holder, f);
 
-	if (r->op == FILE_WRITE && h->mark && r->iov[0].iov_base == h->mark) {
+	if (r->op == FILE_WRITE && (h->next || (h->mark && r->iov[0].iov_base == h->mark))) {
 		ck_assert_ptr_null(h->held);
 		h->held = r;
+		h->next = false;
 		return;
 	}
 	file_submit(f->below, r);
@@ -55,7 +59,7 @@ struct bed {
 
 static int create_fiber(void *f)
 {
-	struct qcow2_create_opts o = {.size = CLUSTERS * CLUSTER, .cluster_size = CLUSTER};
+	struct qcow2_create_opts o = {.size = 2 * PER_TABLE * CLUSTER, .cluster_size = CLUSTER};
 
 	return qcow2_create(f, &o, NULL);
 }
@@ -175,6 +179,72 @@ START_TEST(a_write_in_flight_to_a_discarded_cluster_hits_nobody_else)
 }
 END_TEST
 
+static void release(struct bed *b)
+{
+	struct file_req *r;
+
+	while (!b->h.held)
+		fiber_yield();
+	r = b->h.held;
+	b->h.held = NULL;
+	file_submit(b->h.f.below, r);
+}
+
+/*
+ * After a snapshot three requests queue for the right to copy their tables: zeros for a whole
+ * cluster, a write elsewhere, and a write to some of that cluster.  The third gets its turn when
+ * the first has ended, and has let the snapshot's cluster go: it must not go a second time.
+ */
+static int same_table_fiber(void *arg)
+{
+	static uint8_t sector[512] __attribute__((aligned(4096)));
+	struct iovec iov = {sector, sizeof(sector)};
+	struct blk_req zeroes = {
+		.op = BLK_ZEROES, .flags = BLK_UNMAP, .len = CLUSTER, .done = late_done};
+	struct blk_req other, part;
+	uint8_t buf[CLUSTER], want[CLUSTER] = {0};
+	struct bed *b = arg;
+
+	put(b, 0, 0x11);
+	put(b, PER_TABLE, 0x22);
+	ck_assert_int_eq(disk_snapshot_change(b->d, SNAPSHOT_CREATE, "before", NULL), 0);
+	memset(sector, 0xee, sizeof(sector));
+	part = (struct blk_req){.op = BLK_WRITE,
+		.iov = &iov,
+		.niov = 1,
+		.len = sizeof(sector),
+		.done = late_done};
+	other = part;
+	other.off = PER_TABLE * CLUSTER;
+	b->h.next = true;
+	disk_submit(b->d, &zeroes);
+	disk_submit(b->d, &other);
+	disk_submit(b->d, &part);
+	release(b);
+	b->h.next = true; /* the second's copy */
+	while (zeroes.done)
+		fiber_yield();
+	ck_assert_ptr_nonnull(part.done);
+	release(b);
+	while (other.done || part.done)
+		fiber_yield();
+	memset(want, 0xee, sizeof(sector));
+	ck_assert_int_eq(disk_pread(b->d, buf, CLUSTER, 0), 0);
+	ck_assert_uint_eq(buf[0], 0xee);
+	ck_assert_msg(!memcmp(buf, want, CLUSTER), "what was zeroed reads %#x", buf[512]);
+	return 0;
+}
+
+START_TEST(who_waited_for_a_table_looks_at_the_cluster_again)
+{
+	struct bed b;
+
+	bed_open(&b);
+	ck_assert_int_eq(fiber_run(b.l, same_table_fiber, &b), 0);
+	bed_close(&b);
+}
+END_TEST
+
 /* More runs than the list holds: the fiber that frees flushes by itself. */
 static int many_fiber(void *arg)
 {
@@ -209,11 +279,12 @@ END_TEST
 int main(void)
 {
 	Suite *s = suite_create("qcow2_free");
-	TCase *t = tcase_create("quarantine");
+	TCase *t = tcase_create("order");
 	SRunner *r;
 	int failed;
 
 	tcase_add_test(t, a_write_in_flight_to_a_discarded_cluster_hits_nobody_else);
+	tcase_add_test(t, who_waited_for_a_table_looks_at_the_cluster_again);
 	tcase_add_test(t, without_flushes_the_quarantine_empties_itself);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
