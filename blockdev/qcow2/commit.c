@@ -342,8 +342,12 @@ int qcow2_meta_write(struct qcow2 *q, unsigned own, const void *buf, uint64_t le
 
 int qcow2_header_put(struct qcow2 *q)
 {
-	int err = qcow2_header_write(q->fmt.file, &q->h);
+	/* Which header is there may be what is not known: with ours it could be neither. */
+	int err = q->fmt.sync.err;
 
+	if (err)
+		return err;
+	err = qcow2_header_write(q->fmt.file, &q->h);
 	q->fmt.metadata_bytes += SECTOR;
 	if (!err)
 		sync_note(&q->fmt.sync);

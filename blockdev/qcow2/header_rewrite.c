@@ -86,6 +86,8 @@ int qcow2_header_replace(struct qcow2 *q, const struct qcow2_header *h, struct w
 	uint64_t size = h->cluster_size;
 	int err = -ENOMEM;
 
+	if (q->fmt.sync.err)
+		return q->fmt.sync.err;
 	r.old = file_buf(size);
 	r.next = file_buf(size);
 	r.brief = file_buf(size);
