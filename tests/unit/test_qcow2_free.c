@@ -57,26 +57,32 @@ struct bed {
 	struct disk *d;
 };
 
-static int create_fiber(void *f)
-{
-	struct qcow2_create_opts o = {.size = 2 * PER_TABLE * CLUSTER, .cluster_size = CLUSTER};
+struct create_args {
+	struct file *f;
+	uint64_t size;
+};
 
-	return qcow2_create(f, &o, NULL);
+static int create_fiber(void *arg)
+{
+	struct create_args *a = arg;
+	struct qcow2_create_opts o = {.size = a->size, .cluster_size = CLUSTER};
+
+	return qcow2_create(a->f, &o, NULL);
 }
 
-static void bed_open(struct bed *b)
+static void bed_open(struct bed *b, uint64_t clusters)
 {
 	struct disk_opts o = {.format = "qcow2", .unmap = true};
-	struct file *f;
+	struct create_args a = {.size = clusters * CLUSTER};
 
 	memset(b, 0, sizeof(*b));
 	ck_assert_int_eq(loop_new(LOOP_AIO_AUTO, &b->l), 0);
 	mem_init(&b->m);
-	ck_assert_int_eq(memfile_open(b->l, &b->m, 3, &f), 0);
-	ck_assert_int_eq(fiber_run(b->l, create_fiber, f), 0);
-	b->h.f = *f;
+	ck_assert_int_eq(memfile_open(b->l, &b->m, 3, &a.f), 0);
+	ck_assert_int_eq(fiber_run(b->l, create_fiber, &a), 0);
+	b->h.f = *a.f;
 	b->h.f.ops = &holder_ops;
-	b->h.f.below = f;
+	b->h.f.below = a.f;
 	ck_assert_int_eq(disk_open_file(&b->h.f, &o, &b->d, NULL), 0);
 }
 
@@ -173,7 +179,7 @@ START_TEST(a_write_in_flight_to_a_discarded_cluster_hits_nobody_else)
 {
 	struct bed b;
 
-	bed_open(&b);
+	bed_open(&b, CLUSTERS);
 	ck_assert_int_eq(fiber_run(b.l, late_write_fiber, &b), 0);
 	bed_close(&b);
 }
@@ -239,7 +245,7 @@ START_TEST(who_waited_for_a_table_looks_at_the_cluster_again)
 {
 	struct bed b;
 
-	bed_open(&b);
+	bed_open(&b, 2 * PER_TABLE);
 	ck_assert_int_eq(fiber_run(b.l, same_table_fiber, &b), 0);
 	bed_close(&b);
 }
@@ -266,7 +272,7 @@ START_TEST(without_flushes_the_quarantine_empties_itself)
 	struct disk_stats s;
 	struct bed b;
 
-	bed_open(&b);
+	bed_open(&b, CLUSTERS);
 	ck_assert_int_eq(fiber_run(b.l, many_fiber, &b), 0);
 	disk_stats_get(b.d, &s);
 	/* 6,400 clusters of 4 KiB were freed in a disk of 64. */
