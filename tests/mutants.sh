@@ -71,6 +71,8 @@ R2: used and never-used clusters are told apart|blockdev/qcow2/alloc.c|64k reuse
 	's/&& last->fresh == r->fresh/&& (last->fresh |= r->fresh, 1)/'
 R2: after a failed write a cluster counts as used|blockdev/qcow2/data_file.c|f:89:512 64-bit counts|
 	's/r->n, false, r->need/r->n, r->fresh, r->need/'
+R2: what a failed growth wrote is no never-used space|blockdev/qcow2/refcount.c|f:1:512 upkeep|
+	's/if \(q->fmt\.sync\.err \|\| file_size\(f\) <= /if (1 || file_size(f) <= /'
 R2: data in a data file before any entry|blockdev/qcow2/commit.c|data file|
 	's/if \(c == &q->l2\)\n\t\terr = qcow2_data_sync\(q\);//'
 R2: the first write in a data file is one of whole clusters|blockdev/qcow2/data_file.c|data file|
@@ -92,6 +94,8 @@ R7: zeros over a part are not zeros over what came beside|blockdev/qcow2/zero.c|
 	's/zero = m\.kind != MAP_DATA.*?;/zero = true;/'
 R3: a block loses its name before the file ends|blockdev/qcow2/alloc.c|s:3000:512 64-bit counts|
 	's/(err = qcow2_reftable_write\(q\);\n\treturn err \? err : )sync_to\(.*?\);/${1}0;/'
+R3: a close that failed leaves the end where it was|blockdev/qcow2/alloc.c|f:1:512 upkeep|
+	's/if \(err\) [^\n]*\n\t\tq->end = end;/(void)end;/'
 R3: the header before the old table is free|blockdev/qcow2/commit.c|512 table sectors|
 	's/return err \? err : sync_to\(&q->fmt\.sync, q->fmt\.sync\.writes\);/return err;/'
 
@@ -190,6 +194,8 @@ R9: a header that may have either size|blockdev/qcow2/resize.c|u:test_qcow2_resi
 	's/(q->h\.size = old;.*?return )sync_give_up\(&q->fmt\.sync, err\)/$1err/s'
 R9: a failed fdatasync of a data file is final|blockdev/qcow2/data_file.c|u:test_qcow2_data_file|
 	's/sync_give_up\(&q->fmt\.sync, err\)/err/'
+R9: a header in doubt is not written over|blockdev/qcow2/commit.c|f:1:4k upkeep|
+	's/int err = q->fmt\.sync\.err;/int err = 0;/'
 R9: a table that was not written stays dirty|blockdev/qcow2/commit.c|f:5:512|
 	's/err \? p->bits : 0/0/'
 R9: an L1 sector that was not written stays dirty|blockdev/qcow2/commit.c|f:2:512 lazy|

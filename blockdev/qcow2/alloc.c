@@ -287,7 +287,7 @@ int qcow2_alloc_settle(struct qcow2 *q)
 int qcow2_alloc_close(struct qcow2 *q)
 {
 	bool shorten = q->n_runs || q->trim;
-	uint64_t bytes;
+	uint64_t bytes, end = q->end;
 	int err = 0;
 
 	fiber_lock(&q->table_lock);
@@ -309,6 +309,8 @@ int qcow2_alloc_close(struct qcow2 *q)
 			err = file_truncate(q->fmt.file, bytes);
 		sync_note(&q->fmt.sync);
 	}
+	if (err) /* the file ends where it did, and a block there may still be named */
+		q->end = end;
 	q->n_runs = 0;
 	q->reserved = 0;
 	fiber_unlock(&q->table_lock);

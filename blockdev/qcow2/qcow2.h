@@ -362,6 +362,11 @@ must_check int qcow2_refs_state(struct qcow2 *q, uint64_t first, enum ref_state 
 #define REFS_GROW_RUNS (REFBLOCKS_GROW_MAX + 2) /* at most added */
 must_check int qcow2_refs_grow(struct qcow2 *q, uint64_t want, bool whole);
 /*
+ * In a fiber, when something was written from q->end on and will not be named after all: those are
+ * no never-used clusters, which read as zeros.  It goes, or else q->end moves behind it.
+ */
+void qcow2_end_spoiled(struct qcow2 *q);
+/*
  * In a fiber, at close: the last cluster before q->end, if it is a block that counts nothing but
  * itself, is the end now, and no table names it; that is to be durable before the file ends there.
  */

@@ -380,6 +380,18 @@ static int grow_file(struct qcow2 *q, uint64_t start, uint64_t end)
 	return err;
 }
 
+void qcow2_end_spoiled(struct qcow2 *q)
+{
+	struct file *f = q->fmt.file;
+
+	/* After that nothing is named any more; and a table that the header may name stays. */
+	if (q->fmt.sync.err || file_size(f) <= q->end << q->h.cluster_bits)
+		return;
+	if (file_truncate(f, q->end << q->h.cluster_bits))
+		q->end = div_round_up(file_size(f), q->h.cluster_size);
+	sync_note(&q->fmt.sync);
+}
+
 /* Counts everything in the layout, and makes durable what the tables are about to name. */
 static int count_new(struct qcow2 *q, const struct layout *y)
 {
@@ -414,8 +426,10 @@ static int grow_table(struct qcow2 *q, const struct layout *y)
 		place_blocks(q, y, true);
 		mem_table_fini(&q->reftable);
 		q->reftable = old;
+		qcow2_end_spoiled(q);
 		return err;
 	}
+	q->end = y->end;
 	/* R3: the header that no longer names the old table is durable. */
 	err = qcow2_refs_set(
 		q, old.host_off >> q->h.cluster_bits, old.n * 8ULL >> q->h.cluster_bits, 0);
@@ -429,11 +443,13 @@ static int grow_blocks(struct qcow2 *q, const struct layout *y)
 
 	place_blocks(q, y, false);
 	err = count_new(q, y);
-	if (err)
+	if (err) {
 		place_blocks(q, y, true);
-	else
-		err = qcow2_reftable_write(q); /* what fails stays dirty, for the next time */
-	return err;
+		qcow2_end_spoiled(q);
+		return err;
+	}
+	q->end = y->end;
+	return qcow2_reftable_write(q); /* what fails stays dirty, for the next time */
 }
 
 /* The clusters to hand out, around the blocks among them. */
@@ -472,11 +488,9 @@ int qcow2_refs_grow(struct qcow2 *q, uint64_t want, bool whole)
 		err = grow_file(q, y.start, y.end);
 	if (!err)
 		err = y.table ? grow_table(q, &y) : grow_blocks(q, &y);
-	if (err)
-		return err;
-	q->end = y.end;
-	hand_out(q, &y);
-	return 0;
+	if (!err)
+		hand_out(q, &y);
+	return err;
 }
 
 /* Does block i count nothing but itself? */

@@ -203,6 +203,7 @@ static int change(struct width *w, struct why *why)
 		err = qcow2_header_replace(q, &h, why);
 	if (err) {
 		mem_table_fini(&t);
+		qcow2_end_spoiled(q);
 		return err;
 	}
 	cache_drop(&q->refs);
