@@ -20,6 +20,7 @@
 #include <zstd.h>
 #include "vmm/bench.h"
 #include "vmm/embed.h"
+#include "vmm/kvm.h"
 #include "vmm/util/loop.h"
 
 #define GUEST_FILE "guest.elf"
@@ -169,10 +170,12 @@ static int can_write(const char *path, struct why *why)
 
 int bench_prepare(struct bench *b, struct why *why)
 {
-	int err;
+	struct kvm *kvm;
+	int err = kvm_open(&kvm, why);
 
-	if (access("/dev/kvm", R_OK | W_OK) < 0)
-		return why_set(why, -errno, "/dev/kvm: %s", strerror(errno));
+	if (err)
+		return err;
+	kvm_close(kvm);
 	if (b->o.qemu && !bench_child_exists("qemu-system-x86_64"))
 		return why_set(why, -ENOENT, "--qemu: qemu-system-x86_64 is not installed");
 	if (b->o.plot && !bench_child_exists("gnuplot"))
