@@ -12,14 +12,16 @@
  *   qcow2_clusters_free() --> listed --flush begins: ticket--> staged --tables durable, requests
  *   ended--> counted down, punched where the last name is gone, found by the allocator again
  *
- * A full list makes the fiber that frees do a flush of its own.  Compressed clusters are no
- * runs of whole clusters; whoever frees one lists each host cluster that it touches.
+ * A full list makes the fiber that frees do a flush of its own.  It waits for nobody's end, as its
+ * own request is in flight, and others may wait for what it has claimed: what the flush cannot
+ * let go makes the list grow.  Compressed clusters are no runs of whole clusters; whoever
+ * frees one lists each host cluster that it touches.
  */
 #include <stdlib.h>
 #include <string.h>
 #include "blockdev/qcow2/qcow2.h"
 
-#define FREED_MAX 4096
+#define FREED_ROOM 4096 /* at first */
 
 struct freed {
 	uint64_t first, n; /* clusters, each to be counted down by one */
@@ -29,7 +31,8 @@ struct freed {
 
 int qcow2_free_init(struct qcow2 *q)
 {
-	q->freed = calloc(FREED_MAX, sizeof(*q->freed));
+	q->freed = calloc(FREED_ROOM, sizeof(*q->freed));
+	q->freed_room = FREED_ROOM;
 	return q->freed ? 0 : -ENOMEM;
 }
 
@@ -37,6 +40,22 @@ void qcow2_free_fini(struct qcow2 *q)
 {
 	free(q->freed);
 	q->freed = NULL;
+}
+
+/* For one more in the full list.  -errno: there is none. */
+static int make_room(struct qcow2 *q)
+{
+	struct freed *more;
+	int err = qcow2_flush(&q->fmt);
+
+	if (err || q->n_freed < q->freed_room) /* or another fiber was quicker */
+		return err;
+	more = realloc(q->freed, 2ULL * q->freed_room * sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	q->freed = more;
+	q->freed_room *= 2;
+	return 0;
 }
 
 int qcow2_clusters_free(struct qcow2 *q, uint64_t first, uint64_t n)
@@ -48,13 +67,11 @@ int qcow2_clusters_free(struct qcow2 *q, uint64_t first, uint64_t n)
 		last->n += n;
 		return 0;
 	}
-	while (q->n_freed == FREED_MAX) {
-		int err = qcow2_flush(&q->fmt);
+	if (q->n_freed == q->freed_room) {
+		int err = make_room(q);
 
 		if (err)
 			return err; /* they leak */
-		if (q->n_freed == FREED_MAX)
-			fiber_yield(); /* a request that was in flight then still is */
 	}
 	q->freed[q->n_freed++] =
 		(struct freed){.first = first, .n = n, .epoch = q->fmt.epoch};

@@ -87,7 +87,7 @@ struct qcow2 {
 	struct fiber_lock table_lock; /* new L2 tables, refcount structures, runs being made */
 
 	struct freed *freed; /* free.c: clusters in quarantine */
-	uint32_t n_freed;
+	uint32_t n_freed, freed_room;
 	uint64_t ticket;
 
 	uint8_t *cow_mem;  /* cow.c: buffers of two clusters */

@@ -256,11 +256,11 @@ static int many_fiber(void *arg)
 {
 	struct bed *b = arg;
 
-	for (unsigned round = 0; round < 400; round++) {
+	for (unsigned round = 0; round < 1600; round++) {
 		for (unsigned c = 0; c < CLUSTERS; c += 2)
 			put(b, c, 1 + (c + round) % 200);
-		for (unsigned c = 0; c < CLUSTERS; c += 4)
-			ck_assert_int_eq(disk_discard(b->d, CLUSTER, c * CLUSTER), 0);
+		for (unsigned c = CLUSTERS; c > 0; c -= 4) /* no two are adjacent in the file */
+			ck_assert_int_eq(disk_discard(b->d, CLUSTER, (c - 4) * CLUSTER), 0);
 		for (unsigned c = 0; c < CLUSTERS; c++)
 			expect(b, c, c % 4 == 2 ? 1 + (c + round) % 200 : 0);
 	}
@@ -275,9 +275,33 @@ START_TEST(without_flushes_the_quarantine_empties_itself)
 	bed_open(&b, CLUSTERS);
 	ck_assert_int_eq(fiber_run(b.l, many_fiber, &b), 0);
 	disk_stats_get(b.d, &s);
-	/* 6,400 clusters of 4 KiB were freed in a disk of 64. */
-	ck_assert_uint_ge(s.host_fdatasyncs, 1);
-	ck_assert_uint_lt(b.m.size, 8200 * CLUSTER);
+	/* 25,600 clusters of 4 KiB were freed in a disk of 64. */
+	ck_assert_uint_ge(s.host_fdatasyncs, 2);
+	ck_assert_uint_lt(b.m.size, 13000 * CLUSTER);
+	bed_close(&b);
+}
+END_TEST
+
+/* One request frees more runs than the list holds, and is itself in flight all the time. */
+static int one_fiber(void *arg)
+{
+	const unsigned n = 5000;
+	struct bed *b = arg;
+
+	for (unsigned c = n; c-- > 0;) /* so no two are adjacent in the order of the guest */
+		put(b, c, 1 + c % 200);
+	ck_assert_int_eq(disk_discard(b->d, (uint64_t)n * CLUSTER, 0), 0);
+	for (unsigned c = 0; c < n; c++)
+		expect(b, c, 0);
+	return disk_flush(b->d);
+}
+
+START_TEST(one_request_frees_more_than_the_quarantine_holds)
+{
+	struct bed b;
+
+	bed_open(&b, 5000);
+	ck_assert_int_eq(fiber_run(b.l, one_fiber, &b), 0);
 	bed_close(&b);
 }
 END_TEST
@@ -292,6 +316,7 @@ int main(void)
 	tcase_add_test(t, a_write_in_flight_to_a_discarded_cluster_hits_nobody_else);
 	tcase_add_test(t, who_waited_for_a_table_looks_at_the_cluster_again);
 	tcase_add_test(t, without_flushes_the_quarantine_empties_itself);
+	tcase_add_test(t, one_request_frees_more_than_the_quarantine_holds);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);
