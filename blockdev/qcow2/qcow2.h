@@ -146,6 +146,11 @@ static inline bool map_reads_below(const struct mapping *m)
 	return m->kind == MAP_HOLE || m->kind == MAP_HOLE_HOST;
 }
 
+static inline bool map_has_data(const struct mapping *m)
+{
+	return m->kind == MAP_DATA || m->kind == MAP_COMPRESSED;
+}
+
 static inline bool map_has_host(const struct mapping *m)
 {
 	return m->kind == MAP_DATA || m->kind == MAP_ZERO_HOST || m->kind == MAP_HOLE_HOST;

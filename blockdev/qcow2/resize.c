@@ -139,7 +139,7 @@ static int clear_new(struct qcow2 *q, uint64_t from, uint64_t to)
 
 	for (; from < whole && !err; from += m.len) {
 		err = qcow2_map(q, from, whole - from, &m);
-		if (!err && (m.kind == MAP_DATA || (map_reads_below(&m) && from < shown)))
+		if (!err && (map_has_data(&m) || (map_reads_below(&m) && from < shown)))
 			err = qcow2_write_zeros(q, from, m.len);
 	}
 	to = round_up(to, q->h.cluster_size);
@@ -148,7 +148,7 @@ static int clear_new(struct qcow2 *q, uint64_t from, uint64_t to)
 		if (!err && map_reads_below(&m) && from < shown) {
 			m.len = min_u64(m.len, round_up(shown - from, q->h.cluster_size));
 			err = qcow2_zeroes(&q->fmt, from, m.len, 0);
-		} else if (!err && m.kind == MAP_DATA) {
+		} else if (!err && map_has_data(&m)) {
 			err = qcow2_zeroes(&q->fmt, from, m.len, BLK_UNMAP);
 		}
 	}

@@ -157,7 +157,7 @@ static int holds_something(struct qcow2 *q, struct piece w, struct span span, bo
 {
 	int err;
 
-	*old = w.m->kind == MAP_DATA || w.m->kind == MAP_COMPRESSED;
+	*old = map_has_data(w.m);
 	if (*old || (!q->ext && !(w.m->kind == MAP_HOLE && q->fmt.backing)))
 		return 0;
 	err = qcow2_reads_zero(q, span.off, span.len, old);

@@ -160,7 +160,7 @@ static int zero_part(struct qcow2 *q, uint64_t off, uint64_t len, bool unmap)
 		if (err)
 			return err;
 		/* Somebody may have written beside us while we waited. */
-		zero = m.kind != MAP_DATA && m.kind != MAP_COMPRESSED;
+		zero = !map_has_data(&m);
 		if (zero && !q->ext)
 			err = change_claimed(q, start, p.n, &m, unmap);
 		else if (zero)
