@@ -78,7 +78,10 @@ void cache_written(struct cache *c, struct slice *s, uint8_t failed);
 void cache_clean(struct cache *c);
 /* Forgets all; nothing is dirty or borrowed. */
 void cache_drop(struct cache *c);
-/* Forgets [host_off, host_off+len), dirty or not: a table that is not one any more. */
+/*
+ * Forgets [host_off, host_off+len), dirty or not: a table that is not one any more.  What somebody
+ * borrows, reads or writes stays: only where a damaged image names a table twice.
+ */
 void cache_forget(struct cache *c, uint64_t host_off, uint64_t len);
 
 #endif

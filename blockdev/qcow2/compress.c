@@ -418,5 +418,5 @@ int qcow2_free_compressed(struct qcow2 *q, const struct mapping *m)
 	if (q->compress->cursor >> q->h.cluster_bits >= first &&
 		q->compress->cursor >> q->h.cluster_bits < first + n)
 		q->compress->cursor = 0;
-	return qcow2_clusters_free(q, first, n);
+	return qcow2_clusters_free(q, first, n, 0);
 }

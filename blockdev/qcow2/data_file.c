@@ -43,7 +43,7 @@ void qcow2_data_unalloc(struct qcow2 *q, const struct run *r)
 
 int qcow2_data_free(struct qcow2 *q, uint64_t first, uint64_t n)
 {
-	return q->external ? 0 : qcow2_clusters_free(q, first, n);
+	return q->external ? 0 : qcow2_clusters_free(q, first, n, 0);
 }
 
 int qcow2_data_clear(struct qcow2 *q, uint64_t off, uint64_t len, bool unmap)

@@ -59,7 +59,7 @@ static int drop_table(struct qcow2 *q, uint32_t i)
 	fiber_lock(&q->table_lock);
 	mem_table_set(&q->l1, i, 0, 0);
 	fiber_unlock(&q->table_lock);
-	return qcow2_clusters_free(q, host >> q->h.cluster_bits, 1);
+	return qcow2_clusters_free(q, host >> q->h.cluster_bits, 1, OVERLAP_ACTIVE_L2);
 }
 
 int qcow2_drop(struct qcow2 *q, uint64_t from, uint64_t to)

@@ -27,6 +27,7 @@ struct freed {
 	uint64_t first, n; /* clusters, each to be counted down by one */
 	uint64_t epoch;    /* of the requests that may be using them */
 	uint64_t ticket;   /* of the flush that makes the change durable; 0: none began yet */
+	unsigned own;      /* what they held: 0, or OVERLAP_ACTIVE_L2 */
 };
 
 int qcow2_free_init(struct qcow2 *q)
@@ -58,11 +59,11 @@ static int make_room(struct qcow2 *q)
 	return 0;
 }
 
-int qcow2_clusters_free(struct qcow2 *q, uint64_t first, uint64_t n)
+int qcow2_clusters_free(struct qcow2 *q, uint64_t first, uint64_t n, unsigned own)
 {
 	struct freed *last = q->n_freed ? &q->freed[q->n_freed - 1] : NULL;
 
-	if (last && !last->ticket && last->epoch == q->fmt.epoch &&
+	if (last && !last->ticket && last->epoch == q->fmt.epoch && last->own == own &&
 		last->first + last->n == first) {
 		last->n += n;
 		return 0;
@@ -74,7 +75,7 @@ int qcow2_clusters_free(struct qcow2 *q, uint64_t first, uint64_t n)
 			return err; /* they leak */
 	}
 	q->freed[q->n_freed++] =
-		(struct freed){.first = first, .n = n, .epoch = q->fmt.epoch};
+		(struct freed){.first = first, .n = n, .epoch = q->fmt.epoch, .own = own};
 	return 0;
 }
 
@@ -87,32 +88,42 @@ uint64_t qcow2_freed_stage(struct qcow2 *q)
 	return q->ticket;
 }
 
-/* The caller holds table_lock, so that nobody takes a cluster between its count and its hole. */
-static int let_go(struct qcow2 *q, uint64_t first, uint64_t n)
+int qcow2_clusters_unused(struct qcow2 *q, uint64_t first, uint64_t n)
 {
-	while (n) {
-		uint64_t k;
-		bool unused;
-		int err = qcow2_refs_drop(q, first, n, &k, &unused);
+	uint64_t off = first << q->h.cluster_bits, size = file_size(q->fmt.file);
+	int err = 0;
 
+	qcow2_compress_forget(q, off, n << q->h.cluster_bits);
+	q->hole = min_u64(q->hole, first);
+	if (q->fmt.unmap && off < size) {
+		err = file_punch(q->fmt.file, off, min_u64(n << q->h.cluster_bits, size - off));
+		sync_note(&q->fmt.sync);
+	}
+	return err;
+}
+
+/*
+ * The caller holds table_lock, so that nobody takes a cluster between its count and its hole.  In a
+ * damaged image metadata may lie there, by another name.
+ */
+static int let_go(struct qcow2 *q, struct freed f)
+{
+	while (f.n) {
+		uint64_t k, off = f.first << q->h.cluster_bits;
+		bool unused;
+		int err = qcow2_refs_drop(q, f.first, f.n, &k, &unused);
+
+		if (!err && unused) { /* all k of them */
+			err = qcow2_overlap_check(q, f.own, off, k << q->h.cluster_bits);
+			if (!err) {
+				cache_forget(&q->l2, off, k << q->h.cluster_bits);
+				err = qcow2_clusters_unused(q, f.first, k);
+			}
+		}
 		if (err)
 			return err;
-		if (unused) { /* all k of them */
-			uint64_t off = first << q->h.cluster_bits, len = k << q->h.cluster_bits;
-
-			cache_forget(&q->l2, off, len);
-			qcow2_compress_forget(q, off, len);
-			if (q->fmt.unmap && off < file_size(q->fmt.file)) {
-				err = file_punch(q->fmt.file, off,
-					min_u64(len, file_size(q->fmt.file) - off));
-				if (err)
-					return err;
-				sync_note(&q->fmt.sync);
-			}
-			q->hole = min_u64(q->hole, first);
-		}
-		first += k;
-		n -= k;
+		f.first += k;
+		f.n -= k;
 	}
 	return 0;
 }
@@ -132,7 +143,7 @@ int qcow2_freed_release(struct qcow2 *q, uint64_t ticket)
 		if (err || !f.ticket || f.ticket > ticket || !format_epoch_over(&q->fmt, f.epoch))
 			q->freed[kept++] = f;
 		else
-			err = let_go(q, f.first, f.n); /* on error what is left of it leaks */
+			err = let_go(q, f); /* on error what is left of it leaks */
 	}
 	memmove(&q->freed[kept], &q->freed[n], (q->n_freed - n) * sizeof(*q->freed));
 	q->n_freed -= n - kept;

@@ -368,7 +368,8 @@ int qcow2_l2_ensure(struct qcow2 *q, uint64_t off)
 		err = l2_new(q, off, &t);
 	fiber_unlock(&q->table_lock);
 	if (!err && t.old)
-		err = qcow2_clusters_free(q, t.old >> q->h.cluster_bits, 1);
+		err = qcow2_clusters_free(
+			q, t.old >> q->h.cluster_bits, 1, OVERLAP_ACTIVE_L2);
 	return err;
 }
 

@@ -223,13 +223,18 @@ must_check int qcow2_free_init(struct qcow2 *q);
 void qcow2_free_fini(struct qcow2 *q);
 /*
  * In a fiber, without table_lock: n host clusters lost a name in some table, in memory so far.
- * -errno: they leak.
+ * own: OVERLAP_ACTIVE_L2 for an L2 table, else 0.  -errno: they leak.
  */
-must_check int qcow2_clusters_free(struct qcow2 *q, uint64_t first, uint64_t n);
+must_check int qcow2_clusters_free(struct qcow2 *q, uint64_t first, uint64_t n, unsigned own);
 /* A flush begins; its ticket. */
 uint64_t qcow2_freed_stage(struct qcow2 *q);
 /* In a fiber: the flush with this ticket has made all durable. */
 must_check int qcow2_freed_release(struct qcow2 *q, uint64_t ticket);
+/*
+ * In a fiber, with table_lock: n clusters count as free, and nothing on disk names them (R3).  The
+ * allocator finds them; with unmap the host gets their space back.
+ */
+must_check int qcow2_clusters_unused(struct qcow2 *q, uint64_t first, uint64_t n);
 
 /* ---- data_file.c ---- */
 

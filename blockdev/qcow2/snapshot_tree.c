@@ -18,23 +18,6 @@ struct walk {
 	uint64_t first, n;    /* gathered, not done yet */
 };
 
-/* Clusters that lost their last name: nothing on disk names them any more either (R3). */
-static int let_go(struct qcow2 *q, uint64_t first, uint64_t n)
-{
-	uint64_t off = first << q->h.cluster_bits, size = file_size(q->fmt.file);
-	int err = 0;
-
-	qcow2_compress_forget(q, off, n << q->h.cluster_bits);
-	q->hole = min_u64(q->hole, first);
-	if (q->fmt.unmap && off < size) {
-		err = file_punch(
-			q->fmt.file, off, min_u64(n << q->h.cluster_bits, size - off));
-		sync_note(&q->fmt.sync);
-	}
-	/* Not every host can; the clusters are free all the same. */
-	return err == -ENOTSUP ? 0 : err;
-}
-
 int tree_drop_clusters(struct qcow2 *q, uint64_t first, uint64_t n)
 {
 	while (n) {
@@ -43,7 +26,7 @@ int tree_drop_clusters(struct qcow2 *q, uint64_t first, uint64_t n)
 		int err = qcow2_refs_drop(q, first, n, &k, &unused);
 
 		if (!err && unused)
-			err = let_go(q, first, k);
+			err = qcow2_clusters_unused(q, first, k);
 		if (err)
 			return err;
 		first += k;

@@ -15,12 +15,13 @@
 #define CLUSTERS 64u
 #define PER_TABLE (CLUSTER / 8)
 
-/* ---- a file that keeps one write to itself until told ---- */
+/* ---- a file that keeps one request to itself until told ---- */
 
 struct holder {
 	struct file f;
 	const void *mark; /* memory of the write to hold; NULL: none */
 	bool next;        /* hold the next one, whatever it writes */
+	bool next_read;   /* hold the next read */
 	struct file_req *held;
 };
 
@@ -28,10 +29,12 @@ static void holder_submit(struct file *f, struct file_req *r)
 {
 	struct holder *h = container_of(f, struct holder, f);
 
-	if (r->op == FILE_WRITE && (h->next || (h->mark && r->iov[0].iov_base == h->mark))) {
+	if ((r->op == FILE_READ && h->next_read) ||
+		(r->op == FILE_WRITE &&
+			(h->next || (h->mark && r->iov[0].iov_base == h->mark)))) {
 		ck_assert_ptr_null(h->held);
 		h->held = r;
-		h->next = false;
+		h->next = h->next_read = false;
 		return;
 	}
 	file_submit(f->below, r);
@@ -70,9 +73,19 @@ static int create_fiber(void *arg)
 	return qcow2_create(a->f, &o, NULL);
 }
 
+/* f is taken over. */
+static void open_held(struct bed *b, struct file *f, unsigned overlap)
+{
+	struct disk_opts o = {.format = "qcow2", .unmap = true, .overlap = overlap};
+
+	b->h.f = *f;
+	b->h.f.ops = &holder_ops;
+	b->h.f.below = f;
+	ck_assert_int_eq(disk_open_file(&b->h.f, &o, &b->d, NULL), 0);
+}
+
 static void bed_open(struct bed *b, uint64_t clusters)
 {
-	struct disk_opts o = {.format = "qcow2", .unmap = true};
 	struct create_args a = {.size = clusters * CLUSTER};
 
 	memset(b, 0, sizeof(*b));
@@ -80,10 +93,7 @@ static void bed_open(struct bed *b, uint64_t clusters)
 	mem_init(&b->m);
 	ck_assert_int_eq(memfile_open(b->l, &b->m, 3, &a.f), 0);
 	ck_assert_int_eq(fiber_run(b->l, create_fiber, &a), 0);
-	b->h.f = *a.f;
-	b->h.f.ops = &holder_ops;
-	b->h.f.below = a.f;
-	ck_assert_int_eq(disk_open_file(&b->h.f, &o, &b->d, NULL), 0);
+	open_held(b, a.f, 0);
 }
 
 struct check_args {
@@ -306,6 +316,97 @@ START_TEST(one_request_frees_more_than_the_quarantine_holds)
 }
 END_TEST
 
+/* ---- a damaged image: a cluster of data is an L2 table, too ---- */
+
+static uint64_t be64_at(const struct bed *b, uint64_t off)
+{
+	be64_t v;
+
+	mem_read(&b->m, &v, sizeof(v), off);
+	return be64_get(v);
+}
+
+/* The data of guest cluster 0 becomes the table of those from PER_TABLE on. */
+static void make_double(struct bed *b, unsigned overlap)
+{
+	uint64_t l1 = be64_at(b, 40), l2 = be64_at(b, l1) & QCOW2_OFFSET_MASK;
+	be64_t entry = be64_make(be64_at(b, l2));
+	struct file *f;
+
+	ck_assert_int_eq(disk_close(b->d, NULL), 0);
+	mem_write(&b->m, &entry, sizeof(entry), l1 + sizeof(entry), false);
+	ck_assert_int_eq(memfile_open(b->l, &b->m, 3, &f), 0);
+	open_held(b, f, overlap);
+}
+
+static int zeros_fiber(void *arg)
+{
+	struct bed *b = arg;
+
+	put(b, 0, 0);
+	put(b, 1, 0x11);
+	return disk_flush(b->d);
+}
+
+static void any_done(struct blk_req *r, int err)
+{
+	(void)err;
+	r->done = NULL;
+}
+
+/* Cluster 0 is let go while a request that came later has its "table" read. */
+static int double_fiber(void *arg)
+{
+	static uint8_t buf[CLUSTER] __attribute__((aligned(4096)));
+	struct iovec iov = {buf, CLUSTER};
+	struct blk_req first = {.op = BLK_READ,
+		.iov = &iov,
+		.niov = 1,
+		.off = CLUSTER,
+		.len = CLUSTER,
+		.done = late_done};
+	struct blk_req second = first;
+	struct bed *b = arg;
+	int err;
+
+	expect(b, 1, 0x11);
+	ck_assert_int_eq(disk_discard(b->d, CLUSTER, 0), 0);
+	b->h.next_read = true;
+	disk_submit(b->d, &first);
+	ck_assert_int_eq(disk_flush(b->d), 0);
+	release(b);
+	while (first.done)
+		fiber_yield();
+	put(b, 1, 0x22);
+	second.off = PER_TABLE * CLUSTER;
+	second.done = any_done;
+	b->h.next_read = true;
+	disk_submit(b->d, &second);
+	while (!b->h.held)
+		fiber_yield();
+	err = disk_flush(b->d);
+	release(b);
+	while (second.done)
+		fiber_yield();
+	return err;
+}
+
+START_TEST(a_table_is_not_let_go_as_data)
+{
+	bool checks = _i;
+	struct bed b;
+
+	bed_open(&b, 2 * PER_TABLE);
+	ck_assert_int_eq(fiber_run(b.l, zeros_fiber, &b), 0);
+	make_double(&b, OVERLAP_GIVEN | (checks ? OVERLAP_CACHED : 0));
+	ck_assert_int_eq(fiber_run(b.l, double_fiber, &b), checks ? -EIO : 0);
+	ck_assert_int_eq(!(be64_at(&b, 72) & QCOW2_INCOMPAT_CORRUPT), !checks);
+	disk_abandon(b.d);
+	mem_fini(&b.m);
+	loop_free(b.l);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("qcow2_free");
@@ -313,10 +414,12 @@ int main(void)
 	SRunner *r;
 	int failed;
 
+	tcase_set_timeout(t, 60);
 	tcase_add_test(t, a_write_in_flight_to_a_discarded_cluster_hits_nobody_else);
 	tcase_add_test(t, who_waited_for_a_table_looks_at_the_cluster_again);
 	tcase_add_test(t, without_flushes_the_quarantine_empties_itself);
 	tcase_add_test(t, one_request_frees_more_than_the_quarantine_holds);
+	tcase_add_loop_test(t, a_table_is_not_let_go_as_data, 0, 2);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);
