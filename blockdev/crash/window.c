@@ -34,12 +34,10 @@ static void window_submit(struct file *f, struct file_req *r)
 		abort();
 	assert(!w->len || (r->op != FILE_TRUNCATE && range_within(r->off, r->len, w->len)));
 	p->r = r;
-	p->below = (struct file_req){.done = passed_done,
-		.op = r->op,
-		.iov = r->iov,
-		.niov = r->niov,
-		.off = w->at + r->off,
-		.len = r->op == FILE_FDATASYNC ? w->len : r->len};
+	p->below = file_req_below(r, passed_done);
+	p->below.off += w->at;
+	if (r->op == FILE_FDATASYNC)
+		p->below.len = w->len;
 	file_submit(w->whole, &p->below);
 }
 

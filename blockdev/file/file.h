@@ -210,6 +210,20 @@ static inline void file_event(struct file *f, enum file_event event)
 		inject_event(f->inject, event);
 }
 
+/* What a filter sends below in the place of r: all that the caller said, and done as its own. */
+static inline struct file_req file_req_below(
+	const struct file_req *r, void (*done)(struct file_req *below, int err))
+{
+	return (struct file_req){.done = done,
+		.op = r->op,
+		.iov = r->iov,
+		.niov = r->niov,
+		.how = r->how,
+		.here = r->here,
+		.off = r->off,
+		.len = r->len};
+}
+
 /* For layers that know the result without asking below: done(r, err) later in this turn. */
 void file_finish(struct file *f, struct file_req *r, int err);
 

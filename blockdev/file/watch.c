@@ -41,13 +41,7 @@ static void watch_submit(struct file *f, struct file_req *r)
 		file_finish(f, r, -ENOMEM);
 		return;
 	}
-	t->below = (struct file_req){.done = watched_done,
-		.op = r->op,
-		.iov = r->iov,
-		.niov = r->niov,
-		.here = r->here,
-		.off = r->off,
-		.len = r->len};
+	t->below = file_req_below(r, watched_done);
 	t->r = r;
 	t->w = w;
 	t->number = w->submitted(w, r);

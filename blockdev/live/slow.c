@@ -67,12 +67,7 @@ static void slow_submit(struct file *f, struct file_req *r)
 		file_submit(f->below, r);
 		return;
 	}
-	d->below = (struct file_req){.done = below_done,
-		.op = r->op,
-		.iov = r->iov,
-		.niov = r->niov,
-		.off = r->off,
-		.len = r->len};
+	d->below = file_req_below(r, below_done);
 	d->r = r;
 	d->loop = f->loop;
 	d->ns = ns;

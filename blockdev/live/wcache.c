@@ -264,12 +264,7 @@ static struct cached_read *read_new(struct wcache *c, struct file_req *r, uint64
 
 	if (!t)
 		return NULL;
-	t->below = (struct file_req){.done = read_done,
-		.op = FILE_READ,
-		.iov = r->iov,
-		.niov = r->niov,
-		.off = r->off,
-		.len = r->len};
+	t->below = file_req_below(r, read_done);
 	t->r = r;
 	t->n = 0;
 	for (uint64_t i = 0; i < c->log.n_host; i++) {
