@@ -58,7 +58,9 @@ R1: sectors of the refcount table in order|blockdev/qcow2/refcount.c|512 table a
 R2: data of a reused cluster before its entry|blockdev/qcow2/write.c|64k reuse|
 	's/need = qcow2_data_need\(q\);/need = r.fresh ? qcow2_data_need(q) : r.need;/'
 R2: data of a subcluster before its bit|blockdev/qcow2/write.c|16k subclusters below|
-	's/need = qcow2_data_need\(q\);/need = w.m->kind == MAP_HOLE_HOST ? 0 : qcow2_data_need(q);/'
+	's/to, qcow2_data_need\(q\)/to, q->ext ? 0 : qcow2_data_need(q)/'
+R2: data in a preallocated cluster before its entry|blockdev/qcow2/write.c|64k zeros|
+	's/to, qcow2_data_need\(q\)/to, 0/'
 R2: the rest of a reused cluster is written|blockdev/qcow2/write.c|64k reuse|
 	's/if \(r\.fresh && !old\)/if ((r.fresh || w.m->kind == MAP_HOLE) && !old)/'
 R2: data over a backing file before its entry|blockdev/qcow2/write.c|4k below|
@@ -259,6 +261,10 @@ order: an entry after its data|blockdev/qcow2/write.c|64k|
 	's/(\tif \(r\.fresh && !old\) \{)/\terr = qcow2_l2_set(q, w.off - head, r.n, (r.first << q->h.cluster_bits) | QCOW2_OFLAG_COPIED, need);\n\tif (err)\n\t\treturn err;\n$1/; s/(need = q->fmt\.sync\.writes;\n\t\}\n)\tif \(err\)\n\t\treturn err;\n\treturn qcow2_l2_set\(.*?\);/$1\treturn err;/s'
 order: two writes do not allocate one cluster|blockdev/qcow2/write.c|64k|
 	's/if \(ranges_overlap\(a->first, a->n, first, n\)\)/if (0)/'
+order: all clusters of one write are claimed|blockdev/qcow2/write.c|u:test_qcow2_free|
+	's/p->n = to - p->first;/p->n = max_u64(p->n, 1);/'
+order: one write ends where another is at work|blockdev/qcow2/write.c|u:test_qcow2_free|
+	's/if \(pending_overlaps\(q, from, to - from\)\)/if (0)/'
 order: the map is looked at again after waiting|blockdev/qcow2/write.c|u:test_qcow2_free|
 	's/if \(qcow2_map_cached\(q, off, m->len, &now\).*?writable\)/(void)now;\n\t\tif (1)/s'
 order: one L2 table for one L1 entry|blockdev/qcow2/map.c|64k reuse|

@@ -2,8 +2,9 @@
 /*
  * write.c - one guest write that could not go straight to the file.
  *
- * The range is cut into pieces that map alike.  A piece in place is one host write.  A piece
- * that needs clusters takes them, writes the data, and only then changes the
+ * The range is cut into pieces that map alike.  Pieces in place that follow each other in the file
+ * are one host write, also where some of them are preallocated: those become data behind it.  A
+ * piece that needs clusters takes them, writes the data, and only then changes the
  * L2 entries, so that a reader never sees a cluster before its content.  In clusters never used
  * before, the rest reads as zeros; in used ones the rest is written with the data.
  *
@@ -165,8 +166,7 @@ static int holds_something(struct qcow2 *q, struct piece w, struct span span, bo
 	return err;
 }
 
-static int set_entries(
-	struct qcow2 *q, struct piece w, struct run r, struct span span, uint64_t need)
+static int set_entries(struct qcow2 *q, struct run r, struct span span, uint64_t need)
 {
 	uint64_t entry = (r.first << q->h.cluster_bits) | QCOW2_OFLAG_COPIED;
 
@@ -196,30 +196,70 @@ static int write_into(struct qcow2 *q, struct iov_cursor *src, struct piece w, s
 		err = write_around(q, src, w, r, done, span, old);
 		need = qcow2_data_need(q);
 	}
-	return err ? err : set_entries(q, w, r, span, need);
+	return err ? err : set_entries(q, r, span, need);
 }
 
-/* The clusters are claimed, and cannot be written in place. */
+/* The clusters are claimed, and cannot be written where they are. */
 static int write_alloc(struct qcow2 *q, struct iov_cursor *src, struct piece w, uint64_t *done)
 {
 	uint64_t head = w.off & (q->h.cluster_size - 1);
 	uint64_t n = div_round_up(head + w.len, q->h.cluster_size);
 	bool host = map_has_host(w.m);
-	bool reuse = host && w.m->kind != MAP_DATA && w.m->writable;
-	struct run r = {.first = w.m->host_off >> q->h.cluster_bits, .n = n};
-	int err = reuse ? 0 : qcow2_data_alloc(q, w.off, n, &r);
+	struct run r;
+	int err = qcow2_data_alloc(q, w.off, n, &r);
 
 	if (err)
 		return err;
 	*done = min_u64(w.len, (r.n << q->h.cluster_bits) - head);
-	err = write_into(q, src, w, r, *done, host && !reuse);
-	if (err && !reuse)
+	err = write_into(q, src, w, r, *done, host);
+	if (err)
 		qcow2_data_unalloc(q, &r);
-	if (!err && host && !reuse)
+	if (!err && host)
 		err = qcow2_data_free(q, w.m->host_off >> q->h.cluster_bits, r.n);
 	if (!err && w.m->kind == MAP_COMPRESSED)
 		err = qcow2_free_compressed(q, w.m);
 	return err;
+}
+
+/* Claimed units with a place; those that are no data yet become it once number need is durable. */
+static int become_data(struct qcow2 *q, uint64_t off, uint64_t end, uint64_t need)
+{
+	unsigned bits = q->h.cluster_bits;
+
+	while (off < end) {
+		struct mapping m;
+		int err = qcow2_map(q, off, end - off, &m);
+
+		if (!err && m.kind != MAP_DATA)
+			err = set_entries(q,
+				(struct run){.first = m.host_off >> bits, .n = m.len >> bits},
+				(struct span){off, m.len}, need);
+		if (err)
+			return err;
+		off += m.len;
+	}
+	return 0;
+}
+
+/* In place, from w.m->kind to last; of what is no data yet, whole units. */
+static int write_over(struct qcow2 *q, struct iov_cursor *src, struct piece w,
+	const struct pending *p, enum map_kind last)
+{
+	uint64_t unit = 1ULL << q->unit_bits, end = w.off + w.len;
+	uint64_t from = w.m->kind == MAP_DATA ? w.off : w.off & ~(unit - 1);
+	uint64_t to = last == MAP_DATA ? end : round_up(end, unit);
+	struct run r = {.first = w.m->host_off >> q->h.cluster_bits};
+	bool zero;
+	int err = qcow2_reads_zero(q, from, w.off - from, &zero);
+
+	if (!err && zero)
+		err = qcow2_reads_zero(q, end, to - end, &zero);
+	if (!err)
+		err = write_around(q, src, w, r, w.len, (struct span){from, to - from}, !zero);
+	if (err)
+		return err;
+	/* R2: what was there before may be anything. */
+	return become_data(q, max_u64(from, p->first << q->h.cluster_bits), to, qcow2_data_need(q));
 }
 
 int qcow2_claim(struct qcow2 *q, uint64_t off, uint64_t len, bool in_place, struct pending *p,
@@ -278,20 +318,65 @@ void qcow2_unclaim(struct qcow2 *q, struct pending *p)
 	fiber_queue_wake_all(&q->pending_q);
 }
 
-/* One piece; *done bytes of it were written. */
+static bool has_place(const struct mapping *m)
+{
+	return map_has_host(m) && m->writable;
+}
+
+/*
+ * More of [off, off+len), as cached tables tell, whose place follows on that of *m, until somebody
+ * else is at work there; *last says what it ends as.  It is claimed too, from the first on that is
+ * not data.  Waits for nothing, so the claim of *m still holds.
+ */
+static void claim_on(struct qcow2 *q, uint64_t off, uint64_t len, struct pending *p,
+	struct mapping *m, enum map_kind *last)
+{
+	unsigned bits = q->h.cluster_bits;
+	struct mapping next;
+
+	*last = m->kind;
+	while (has_place(m) && m->len < len &&
+		qcow2_map_cached(q, off + m->len, len - m->len, &next)) {
+		uint64_t from = (off + m->len) >> bits, to;
+
+		if (!has_place(&next) || next.host_off != m->host_off + m->len)
+			break;
+		to = ((off + m->len + next.len - 1) >> bits) + 1;
+		if (p->n)
+			from = p->first + p->n; /* its end may have been in the same cluster */
+		if (p->n || next.kind != MAP_DATA) {
+			if (pending_overlaps(q, from, to - from))
+				break;
+			if (!p->n) {
+				p->first = from;
+				list_add_tail(&q->pending, &p->link);
+			}
+			p->n = to - p->first;
+		}
+		m->len += next.len;
+		*last = next.kind;
+	}
+}
+
+/* One piece, and what follows on it; *done bytes were written. */
 static int write_piece(
 	struct qcow2 *q, struct iov_cursor *src, uint64_t off, uint64_t len, uint64_t *done)
 {
 	struct pending p;
 	struct mapping m;
+	enum map_kind last;
 	int err = qcow2_claim(q, off, len, true, &p, &m);
 
 	if (err)
 		return err;
+	claim_on(q, off, len, &p, &m, &last);
 	*done = m.len;
 	if (!p.n)
 		return write_in_place(q, src, m.host_off, m.len);
-	err = write_alloc(q, src, (struct piece){off, m.len, &m}, done);
+	if (has_place(&m))
+		err = write_over(q, src, (struct piece){off, m.len, &m}, &p, last);
+	else
+		err = write_alloc(q, src, (struct piece){off, m.len, &m}, done);
 	qcow2_unclaim(q, &p);
 	return err;
 }

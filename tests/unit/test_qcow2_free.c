@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * test_qcow2_free.c - the quarantine of freed clusters (free.c), and requests that wait for a
- * table (map.c), where the order of requests is what matters: one request to the host is held
- * back while the guest goes on.
+ * test_qcow2_free.c - the quarantine of freed clusters (free.c), requests that wait for a table
+ * (map.c), and those over preallocated clusters (write.c), where the order of requests is what
+ * matters: one request to the host is held back while the guest goes on.
  */
 #include <check.h>
 #include <stdlib.h>
@@ -261,6 +261,106 @@ START_TEST(who_waited_for_a_table_looks_at_the_cluster_again)
 }
 END_TEST
 
+static struct blk_req write_of(struct iovec *iov, unsigned first)
+{
+	return (struct blk_req){.op = BLK_WRITE,
+		.iov = iov,
+		.niov = 1,
+		.off = first * CLUSTER,
+		.len = iov->iov_len,
+		.done = late_done};
+}
+
+/* Clusters 0 to 2, of which the one in the middle has a place and is zeros by its entry. */
+static void preallocate(struct bed *b)
+{
+	for (unsigned c = 0; c < 3; c++)
+		put(b, c, 0x11);
+	ck_assert_int_eq(disk_zeroes(b->d, CLUSTER, CLUSTER, 0), 0);
+	ck_assert_int_eq(disk_flush(b->d), 0);
+}
+
+/* All that is written at once is kept from others until its entries are set. */
+static int one_write_fiber(void *arg)
+{
+	static uint8_t data[3 * CLUSTER] __attribute__((aligned(4096)));
+	struct iovec iov = {data, sizeof(data)};
+	struct blk_req all = write_of(&iov, 0);
+	struct blk_req last = {.op = BLK_ZEROES,
+		.flags = BLK_UNMAP,
+		.off = 2 * CLUSTER,
+		.len = CLUSTER,
+		.done = late_done};
+	struct bed *b = arg;
+
+	preallocate(b);
+	memset(data, 0xee, sizeof(data));
+	b->h.mark = data;
+	disk_submit(b->d, &all);
+	while (!b->h.held)
+		fiber_yield();
+	ck_assert_uint_eq(b->h.held->len, sizeof(data));
+	disk_submit(b->d, &last);
+	for (int i = 0; i < 20; i++)
+		fiber_yield();
+	ck_assert_ptr_nonnull(last.done);
+	release(b);
+	while (all.done || last.done)
+		fiber_yield();
+	expect(b, 0, 0xee);
+	expect(b, 1, 0xee);
+	expect(b, 2, 0);
+	return 0;
+}
+
+START_TEST(preallocated_clusters_and_their_neighbours_are_one_write)
+{
+	struct bed b;
+
+	bed_open(&b, CLUSTERS);
+	ck_assert_int_eq(fiber_run(b.l, one_write_fiber, &b), 0);
+	bed_close(&b);
+}
+END_TEST
+
+/* Where somebody is at work already, a write ends, and goes on behind that. */
+static int met_fiber(void *arg)
+{
+	static uint8_t data[3 * CLUSTER] __attribute__((aligned(4096)));
+	static uint8_t early[CLUSTER] __attribute__((aligned(4096)));
+	struct iovec iov = {data, sizeof(data)}, early_iov = {early, CLUSTER};
+	struct blk_req all = write_of(&iov, 0), middle = write_of(&early_iov, 1);
+	struct bed *b = arg;
+
+	preallocate(b);
+	memset(data, 0xee, sizeof(data));
+	fill(early, 0x33);
+	b->h.mark = early;
+	disk_submit(b->d, &middle);
+	while (!b->h.held)
+		fiber_yield();
+	disk_submit(b->d, &all);
+	for (int i = 0; i < 20; i++)
+		fiber_yield();
+	ck_assert_ptr_nonnull(all.done);
+	release(b);
+	while (all.done || middle.done)
+		fiber_yield();
+	for (unsigned c = 0; c < 3; c++)
+		expect(b, c, 0xee);
+	return 0;
+}
+
+START_TEST(a_write_over_clusters_at_work_waits_for_them)
+{
+	struct bed b;
+
+	bed_open(&b, CLUSTERS);
+	ck_assert_int_eq(fiber_run(b.l, met_fiber, &b), 0);
+	bed_close(&b);
+}
+END_TEST
+
 /* More runs than the list holds: the fiber that frees flushes by itself. */
 static int many_fiber(void *arg)
 {
@@ -417,6 +517,8 @@ int main(void)
 	tcase_set_timeout(t, 60);
 	tcase_add_test(t, a_write_in_flight_to_a_discarded_cluster_hits_nobody_else);
 	tcase_add_test(t, who_waited_for_a_table_looks_at_the_cluster_again);
+	tcase_add_test(t, preallocated_clusters_and_their_neighbours_are_one_write);
+	tcase_add_test(t, a_write_over_clusters_at_work_waits_for_them);
 	tcase_add_test(t, without_flushes_the_quarantine_empties_itself);
 	tcase_add_test(t, one_request_frees_more_than_the_quarantine_holds);
 	tcase_add_loop_test(t, a_table_is_not_let_go_as_data, 0, 2);
