@@ -73,6 +73,7 @@ struct disk_opts {
 	enum cache_mode cache;
 	bool readonly;
 	bool quiet;              /* no warnings: a guessed format, a request that failed */
+	bool say_repairs;        /* each finding that opening an image mends, as check words it */
 	bool nolock;             /* read an image that somebody else writes */
 	bool nobacking;          /* the top layer alone: unallocated reads as zeros */
 	bool nosync;             /* no fdatasync, not even at the end: for an image being made */

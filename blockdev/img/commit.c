@@ -152,6 +152,7 @@ static int open_top(struct command *c, struct loop *l)
 		.base = c->to,
 		.base_depth = (unsigned)c->depth,
 		.unmap = true,
+		.say_repairs = true,
 		.readonly = c->keep};
 	struct why why = {""};
 	int err = disk_open(l, &o, &c->d, &why);

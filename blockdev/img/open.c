@@ -40,6 +40,7 @@ int img_disk_open(struct loop *l, const struct img_source *s, struct disk **out)
 		.cache = s->cache,
 		.readonly = !s->writable,
 		.quiet = true,
+		.say_repairs = true,
 		.nolock = s->unlocked,
 		.nobacking = s->nobacking,
 		.nosync = s->cache == CACHE_UNSAFE,

@@ -81,7 +81,8 @@ static struct disk_opts disk_opts_of(const struct io_how *h)
 		.nolock = h->unlocked,
 		.unmap = h->unmap,
 		.copy_on_read = h->copy_on_read,
-		.quiet = true};
+		.quiet = true,
+		.say_repairs = true};
 }
 
 /* The hints below a message's first line stand there without the program's name. */

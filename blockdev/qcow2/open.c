@@ -36,11 +36,17 @@ static int table_read(struct qcow2 *q, struct mem_table *t, uint32_t n, uint64_t
 	return file_pread(q->fmt.file, t->e, n * 8ULL, off);
 }
 
-/* Before anything relies on the counts. */
-static int repair_if_dirty(
-	struct file *f, const char *path, struct qcow2_header *h, struct why *why)
+static void say_finding(void *arg, const char *line)
 {
-	struct qcow2_check res = {0};
+	(void)arg;
+	log_bare("%s", line);
+}
+
+/* Before anything relies on the counts. */
+static int repair_if_dirty(struct file *f, const struct disk_opts *o, const char *path,
+	struct qcow2_header *h, struct why *why)
+{
+	struct qcow2_check res = {.report = o->say_repairs ? say_finding : NULL};
 	int err;
 
 	if (!(h->incompatible & QCOW2_INCOMPAT_DIRTY))
@@ -198,7 +204,7 @@ static int qcow2_open(
 	if (!err)
 		err = qcow2_header_supported(&q->h, !o->readonly, why);
 	if (!err && !o->readonly)
-		err = repair_if_dirty(f, q->path, &q->h, why);
+		err = repair_if_dirty(f, o, q->path, &q->h, why);
 	if (!err && q->h.l1_size < qcow2_l1_needed(&q->h, q->h.size))
 		err = why_set(why, -EINVAL, "the L1 table is too small for the image's size");
 	if (err)

@@ -25,6 +25,7 @@ one() {
 	cp base.qcow2 img.qcow2
 	cp base.raw img.raw
 	cp top.qcow2 over.qcow2
+	cp dirty.qcow2 killed.qcow2
 	eval "timeout 20 $2 $3" <in >out 2>err
 	echo "status $?" >>out
 	filter <out >"$1.out"
@@ -56,6 +57,8 @@ qemu-img create -q -f raw base.raw 1M
 qemu-img create -q -f qcow2 base.qcow2 10M
 qemu-io -c 'write -P 7 0 64k' base.qcow2 >/dev/null
 qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 top.qcow2
+qemu-img create -q -f qcow2 -o lazy_refcounts=on dirty.qcow2 10M
+(qemu-io -c 'write -P 7 0 256k' -c 'sigraise 9' dirty.qcow2) >/dev/null 2>&1
 printf '[inject-error]\nevent = "read_aio"\nerrno = "28"\n' >rules
 printf '[inject-error]\nevent = "foo"\n' >rules.event
 printf '[inject-error]\nfoo = "1"\n' >rules.key
@@ -139,6 +142,8 @@ done <<'CASES'
 -c "open -n -s img.qcow2" -c "write -P 9 0 1k" -c "read -P 9 0 1k" -c length
 -c "quit 1" img.qcow2
 -c "quit" -c length img.qcow2
+-r -c "read -P 7 0 256k" killed.qcow2
+-c "read -P 7 0 256k" killed.qcow2
 -c "help foo" img.qcow2
 -c "help" img.qcow2
 -c "break 1" -c "break l1_update A" -c "resume A" -c "remove_break A" img.qcow2
