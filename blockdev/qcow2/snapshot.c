@@ -8,7 +8,7 @@
  * Counts and flags lie in different sectors and cannot change at once.  So each operation changes
  * them in bulk and in any order, and waits for the disk only where order matters:
  *
- *   create   dirty mark | counts up, flags off, both tables | header names the new table
+ *   create   both tables, dirty mark | counts up, flags off | header names the new table
  *   apply    dirty mark | counts up, new L1 table | header names it | old counts down | mark off
  *   delete   new table | dirty mark and header name it | counts down, flags on | mark off
  *
@@ -200,8 +200,8 @@ static int switch_table(struct qcow2 *q, const struct run *table, struct run *ol
 	return err;
 }
 
-/* Counts up, flags off, the new table written: all but the header. */
-static int share_all(struct qcow2 *q, struct run *table)
+/* Counts up, flags off: all but the header. */
+static int share_all(struct qcow2 *q)
 {
 	struct tree active = {q->l1.e, q->l1.n};
 	int err = mark_on(q);
@@ -213,8 +213,6 @@ static int share_all(struct qcow2 *q, struct run *table)
 	err = tree_set_flags(q, &active, FLAGS_CLEAR);
 	if (!err)
 		err = tree_set_l1_flags(q, FLAGS_CLEAR);
-	if (!err)
-		err = snapshot_table_write(q, table);
 	if (!err)
 		err = write_out(q);
 	return give_up(q, err);
@@ -235,8 +233,10 @@ static int create(struct qcow2 *q, const char *name)
 		return err;
 	if (snapshot_table_bytes(q) > QCOW2_SNAPSHOTS_BYTES_MAX)
 		err = -EFBIG;
+	if (!err) /* all that needs room, before anything changes that a full host could not undo */
+		err = snapshot_table_write(q, &table);
 	if (!err)
-		err = share_all(q, &table);
+		err = share_all(q);
 	if (!err) {
 		mark_off(q);
 		err = switch_table(q, &table, &old);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "blockdev/crash/memfile.h"
 #include "tests/support/image.h"
 
 #define SIZE (4 * MiB)
@@ -408,6 +409,59 @@ START_TEST(one_of_a_disk_that_no_image_can_have_is_refused)
 }
 END_TEST
 
+struct full {
+	struct disk *d;
+	struct mem_image *m;
+};
+
+/* All of the host's room is used but for one cluster, which the snapshot's L1 table takes. */
+static int full_host_fiber(void *arg)
+{
+	struct full *f = arg;
+	uint8_t buf[4096] = {1};
+	uint64_t n = 2;
+
+	ck_assert_int_eq(disk_pwrite(f->d, buf, sizeof(buf), 0, 0), 0);
+	ck_assert_int_eq(disk_pwrite(f->d, buf, sizeof(buf), sizeof(buf), 0), 0);
+	f->m->limit = f->m->size;
+	while (!disk_pwrite(f->d, buf, sizeof(buf), n * sizeof(buf), 0))
+		n++;
+	ck_assert_int_eq(disk_discard(f->d, sizeof(buf), 0), 0);
+	ck_assert_int_eq(disk_flush(f->d), 0);
+	ck_assert_int_eq(disk_pwrite(f->d, buf, sizeof(buf), sizeof(buf), 0), 0);
+	ck_assert_int_eq(disk_flush(f->d), 0);
+	ck_assert_int_eq(disk_snapshot_change(f->d, SNAPSHOT_CREATE, "s", NULL), -EFBIG);
+	ck_assert_int_eq(disk_pwrite(f->d, buf, sizeof(buf), sizeof(buf), 0), 0);
+	return disk_flush(f->d);
+}
+
+static int create_in_memory_fiber(void *f)
+{
+	struct qcow2_create_opts o = {.size = SIZE, .cluster_size = 4096};
+
+	return qcow2_create(f, &o, NULL);
+}
+
+START_TEST(a_full_host_refuses_a_snapshot_and_nothing_else)
+{
+	struct disk_opts o = {.format = "qcow2", .unmap = true};
+	struct mem_image m;
+	struct full full = {.m = &m};
+	struct file *f;
+	struct loop *l;
+
+	ck_assert_int_eq(loop_new(LOOP_AIO_AUTO, &l), 0);
+	mem_init(&m);
+	ck_assert_int_eq(memfile_open(l, &m, 3, &f), 0);
+	ck_assert_int_eq(fiber_run(l, create_in_memory_fiber, f), 0);
+	ck_assert_int_eq(disk_open_file(f, &o, &full.d, NULL), 0);
+	ck_assert_int_eq(fiber_run(l, full_host_fiber, &full), 0);
+	ck_assert_int_eq(disk_close(full.d, NULL), 0);
+	mem_fini(&m);
+	loop_free(l);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("qcow2_snapshot");
@@ -421,6 +475,7 @@ int main(void)
 	tcase_add_loop_test(t, few_flushes_however_large_the_image, 0, 2);
 	tcase_add_test(t, unknown_extra_data_stays_and_too_much_is_refused);
 	tcase_add_loop_test(t, one_of_a_disk_that_no_image_can_have_is_refused, 0, 4);
+	tcase_add_test(t, a_full_host_refuses_a_snapshot_and_nothing_else);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);
