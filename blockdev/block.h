@@ -396,6 +396,7 @@ struct disk_amend {
 	uint32_t version, refcount_bits;
 	bool set_lazy, lazy;
 	uint64_t size;
+	const char *backing, *backing_format; /* may be said, but only as they are */
 	const char *data_file; /* name of the external data file; "": the image does not say */
 	bool set_raw, raw;     /* is it good as a raw image? */
 	/* How far it is, or NULL.  total may grow meanwhile. */

@@ -120,7 +120,7 @@ R2: packed data before its entry|blockdev/qcow2/compress.c|512 packed|
 R1: another packed cluster is counted before its entry|blockdev/qcow2/compress.c|4k packed|
 	's/return err \|\| q->lazy \? err : qcow2_write_refs\(q\)/return err/'
 R8: snapshots change counts and flags under the mark|blockdev/qcow2/snapshot.c|512 snapshots|
-	's/int err = mark_on\(q\);/int err = 0;/g'
+	's/int err = snapshot_mark_on\(q\);/int err = 0;/g'
 R8: a longer header, step by step|blockdev/qcow2/header_rewrite.c|4k upkeep below|
 	's/return err \? err : sync_to\(&r->q->fmt.*?;/return err;/'
 R8: a longer header goes by a short one|blockdev/qcow2/header_rewrite.c|s:20000:4k upkeep below|
@@ -128,7 +128,13 @@ R8: a longer header goes by a short one|blockdev/qcow2/header_rewrite.c|s:20000:
 R2: new counts before the header|blockdev/qcow2/refcount_width.c|s:3000:512 upkeep 1-bit|
 	's/return err \? err : sync_to\(&q->fmt.*?;/return err;/'
 R4: no zero clusters before version 2|blockdev/qcow2/amend.c|4k upkeep|
-	's/err = expand_zeros\(q\);/err = 0;/'
+	's/err = expand_zeros\(q, .*?\);/err = 0;/'
+R4: nor in a snapshot|blockdev/qcow2/amend.c|512 snapshots versions|
+	's/err = snapshot_expand_zeros\(.*?\);/err = 0;/'
+R2: a snapshot's zeros first|blockdev/qcow2/snapshot_expand.c|4k snapshots versions|
+	's/err = sync_to\(.*?\);/err = 0;/'
+R8: and under the mark|blockdev/qcow2/snapshot_expand.c|512 snapshots versions|
+	's/int err = snapshot_mark_on\(q\);/int err = 0;/'
 R4: counts are written before version 2|blockdev/qcow2/amend.c|u:test_qcow2_cuts|
 	's/\tif \(!err\)\n\t\terr = qcow2_write_refs\(q\);//'
 R2: a new snapshot table before the header|blockdev/qcow2/amend.c|u:test_qcow2_cuts|
@@ -136,9 +142,9 @@ R2: a new snapshot table before the header|blockdev/qcow2/amend.c|u:test_qcow2_c
 R4: counts are durable before version 2|blockdev/qcow2/amend.c|u:test_qcow2_cuts|
 	's/(err = qcow2_write_refs\(q\);\n\tif \(!err\)\n\t\terr = )sync_to\(.*?;/${1}0;/'
 R8: all of a new snapshot before the header|blockdev/qcow2/snapshot.c|512 snapshots|
-	's/\tif \(!err\)\n\t\terr = write_out\(q\);\n\treturn give_up/\treturn give_up/'
+	's/\tif \(!err\)\n\t\terr = snapshot_write_out\(q\);\n\treturn give_up/\treturn give_up/'
 R8: the table without a snapshot before the header|blockdev/qcow2/snapshot.c|512 snapshots|
-	's/\tif \(!err\)\n\t\terr = write_out\(q\);\n(\tif \(!err\) \{\n\t\tif \(q->h\.version)/$1/'
+	's/\tif \(!err\)\n\t\terr = snapshot_write_out\(q\);\n(\tif \(!err\) \{\n\t\tif \(q->h\.version)/$1/'
 
 B1: bitmaps are marked in use at open|blockdev/qcow2/bitmap_save.c|4k bitmaps|
 	's/return err \|\| !good \? err : mark_in_use\(q, why\);/b->in_use = good; return err;/'

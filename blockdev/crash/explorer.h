@@ -25,7 +25,7 @@ struct subject {
 	uint32_t cluster_size;                /* bytes, of qcow2 */
 	uint64_t sectors;                     /* the most that the disk ever had */
 	const char *backing, *backing_format; /* NULL: none */
-	bool flags_may_lag;                   /* snapshots of version 2: see judge.c */
+	bool flags_may_lag;                   /* snapshots, in version 2: see judge.c */
 	bool either;                          /* see oracle.h */
 };
 

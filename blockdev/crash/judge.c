@@ -212,8 +212,13 @@ static int check(struct judge *j, unsigned fix)
  */
 static bool flags_may_lag(struct judge *j)
 {
-	return j->e->s->flags_may_lag && !j->check.check_errors && !check(j, QCOW2_FIX_LEAKS) &&
-	       !check(j, 0) && !j->check.leaks && j->check.corruptions == j->check.missing_flags;
+	struct qcow2_disk_header h;
+
+	mem_read(&j->e->k.state, &h, sizeof(h), j->e->s->data_bytes);
+	if (be32_get(h.version) != 2 || !j->e->s->flags_may_lag || j->check.check_errors)
+		return false;
+	return !check(j, QCOW2_FIX_LEAKS) && !check(j, 0) && !j->check.leaks &&
+	       j->check.corruptions == j->check.missing_flags;
 }
 
 static bool check_ok(struct judge *j)

@@ -35,13 +35,12 @@ static int understand(struct command *c)
 	if (o->v[OPT_REFCOUNT_BITS].text && (!is_pow2(bits) || bits > 64))
 		return why_set(&c->why, -EINVAL,
 			"Refcount width must be a power of two and may not exceed 64 bits");
-	if (o->v[OPT_BACKING_FILE].text || o->v[OPT_BACKING_FMT].text)
-		return why_set(&c->why, -EINVAL,
-			"Cannot amend the backing file\nYou can use 'qemu-img rebase' instead.");
 	c->a.refcount_bits = (uint32_t)bits;
 	c->a.set_lazy = o->v[OPT_LAZY].text != NULL;
 	c->a.lazy = o->v[OPT_LAZY].n;
 	c->a.size = o->v[OPT_SIZE].n;
+	c->a.backing = o->v[OPT_BACKING_FILE].text;
+	c->a.backing_format = o->v[OPT_BACKING_FMT].text;
 	c->a.data_file = o->v[OPT_DATA_FILE].text;
 	c->a.set_raw = o->v[OPT_DATA_FILE_RAW].text != NULL;
 	c->a.raw = o->v[OPT_DATA_FILE_RAW].n;

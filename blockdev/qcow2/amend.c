@@ -3,10 +3,12 @@
  * amend.c - another version or other features for an image that is there.
  *
  * Version 2 knows no zero clusters: before the header says 2, they become holes, or zeros
- * written as data where a hole would show a backing file.  Nor has it bitmaps that could be relied
+ * written as data where a hole would show a backing file, in
+ * the snapshots too (snapshot_expand.c).  Nor has it bitmaps that could be relied
  * on: they go.  Version 3 wants more in a snapshot's entry: the table is written anew.  The header
  * is replaced in one step (header_rewrite.c), after all that it relies on is durable.
  */
+#include <inttypes.h>
 #include <string.h>
 #include "blockdev/qcow2/snapshot.h"
 
@@ -20,15 +22,28 @@ static int expand_piece(struct qcow2 *q, uint64_t off, const struct mapping *m)
 	return qcow2_drop_entries(q, off, off + m->len);
 }
 
-/* Also behind the disk, where a machine's state is kept, or nothing should be. */
-static int expand_zeros(struct qcow2 *q)
+/* How far it is: in entries of L1 tables. */
+struct steps {
+	const struct disk_amend *a;
+	uint64_t done, total;
+};
+
+static void step(void *arg)
 {
-	uint64_t end = ((uint64_t)q->l1.n << q->l2_bits) * q->h.cluster_size;
+	struct steps *st = arg;
+
+	disk_amend_progress(st->a, ++st->done, st->total);
+}
+
+/* What one L2 table maps. */
+static int expand_table(struct qcow2 *q, uint64_t off, uint64_t end)
+{
 	uint64_t disk = round_up(q->fmt.size, q->h.cluster_size);
 
-	for (uint64_t off = 0; off < end;) {
+	while (off < end) {
+		uint64_t stop = off < disk ? min_u64(disk, end) : end;
 		struct mapping m;
-		int err = qcow2_map(q, off, (off < disk ? disk : end) - off, &m);
+		int err = qcow2_map(q, off, stop - off, &m);
 
 		if (!err && (m.kind == MAP_ZERO || m.kind == MAP_ZERO_HOST))
 			err = expand_piece(q, off, &m);
@@ -36,8 +51,42 @@ static int expand_zeros(struct qcow2 *q)
 			return err;
 		off += m.len;
 	}
+	return 0;
+}
+
+/*
+ * Also behind the disk, where a machine's state is kept, or nothing should be.  The active disk
+ * first: it takes copies of the tables that it shares.
+ */
+static int expand_zeros(struct qcow2 *q, struct steps *st, struct why *why)
+{
+	uint64_t covers = (uint64_t)q->h.cluster_size << q->l2_bits;
+	int err = 0;
+
+	st->total = q->l1.n;
+	for (uint32_t i = 0; i < q->n_snapshots; i++)
+		st->total += q->snapshots[i].l1_size;
+	for (uint32_t i = 0; i < q->l1.n && !err; i++) {
+		err = expand_table(q, i * covers, (i + 1) * covers);
+		step(st);
+	}
 	q->trim = true;
-	return qcow2_drop_finish(q);
+	if (!err)
+		err = qcow2_drop_finish(q);
+	if (!err && q->n_snapshots)
+		err = snapshot_expand_zeros(q, step, st, why);
+	if (err)
+		why_set(why, err, "Failed to turn zero into data clusters: %s", strerror(-err));
+	return err;
+}
+
+/* Who knows version 2 only may look at no more of a snapshot's entry than its L1 table. */
+static bool snapshots_fit_v2(const struct qcow2 *q)
+{
+	for (uint32_t i = 0; i < q->n_snapshots; i++)
+		if (q->snapshots[i].vm_state_bytes || q->snapshots[i].disk_bytes != q->h.size)
+			return false;
+	return true;
 }
 
 static int can_be_v2(const struct qcow2 *q, struct why *why)
@@ -49,11 +98,11 @@ static int can_be_v2(const struct qcow2 *q, struct why *why)
 			"Cannot downgrade an image with a data file");
 	if (q->h.incompatible & ~(QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_DATA_FILE))
 		return why_set(why, -ENOTSUP,
-			"Cannot downgrade an image with incompatible features set");
-	if (q->h.nb_snapshots)
-		return why_set(why, -ENOTSUP,
-			"Cannot downgrade an image with snapshots: their zero clusters would "
-			"have to be expanded");
+			"Cannot downgrade an image with incompatible features 0x%" PRIx64 " set",
+			q->h.incompatible);
+	if (!snapshots_fit_v2(q))
+		return why_set(
+			why, -ENOTSUP, "Internal snapshots prevent downgrade of image");
 	return 0;
 }
 
@@ -102,8 +151,9 @@ static int replace_both(struct qcow2 *q, struct qcow2_header *h, struct why *why
 	return err;
 }
 
-static int downgrade(struct qcow2 *q, struct why *why)
+static int downgrade(struct qcow2 *q, const struct disk_amend *a, struct why *why)
 {
+	struct steps st = {.a = a};
 	uint64_t dir_offset = q->h.bitmaps_offset, dir_bytes = q->h.bitmaps_bytes;
 	struct qcow2_header h;
 	int err = can_be_v2(q, why);
@@ -112,7 +162,7 @@ static int downgrade(struct qcow2 *q, struct why *why)
 		return err;
 	/* Counts first: version 2 has no mark that says they are behind. */
 	q->lazy = false;
-	err = expand_zeros(q);
+	err = expand_zeros(q, &st, why);
 	if (!err)
 		err = qcow2_write_refs(q);
 	if (!err)
@@ -129,6 +179,19 @@ static int downgrade(struct qcow2 *q, struct why *why)
 	return err ? err : qcow2_bitmaps_drop(q, dir_offset, dir_bytes);
 }
 
+/* What is asked for, NULL for nothing, is what is there, "" for nothing. */
+static bool is_same(const char *asked, const char *there)
+{
+	return asked ? there[0] && !strcmp(asked, there) : !there[0];
+}
+
+static bool backing_stays(const struct format *fmt, const struct disk_amend *a)
+{
+	return (!a->backing && !a->backing_format) ||
+	       (is_same(a->backing, fmt->backing_name) &&
+		       is_same(a->backing_format, fmt->backing_format));
+}
+
 static int check(const struct qcow2 *q, const struct disk_amend *a, struct why *why)
 {
 	uint32_t version = a->version ? a->version : q->h.version;
@@ -141,6 +204,9 @@ static int check(const struct qcow2 *q, const struct disk_amend *a, struct why *
 		return why_set(why, -EINVAL,
 			"Lazy refcounts only supported with compatibility level 1.1 and above (use "
 			"compat=1.1 or greater)");
+	if (!backing_stays(&q->fmt, a))
+		return why_set(why, -EINVAL,
+			"Cannot amend the backing file\nYou can use 'qemu-img rebase' instead.");
 	if (a->data_file && !q->external)
 		return why_set(why, -EINVAL,
 			"data-file can only be set for images that use an external data file");
@@ -188,6 +254,6 @@ int qcow2_amend(struct format *fmt, const struct disk_amend *a, struct why *why)
 	if (!err && a->size)
 		err = qcow2_resize(fmt, a->size, PREALLOC_OFF, why);
 	if (!err && a->version && a->version < q->h.version)
-		err = downgrade(q, why);
+		err = downgrade(q, a, why);
 	return err;
 }

@@ -26,8 +26,7 @@
 #include <sys/time.h>
 #include "blockdev/qcow2/snapshot.h"
 
-/* Everything so far is in the file, and no L2 table in memory. */
-static int settle(struct qcow2 *q)
+int snapshot_settle(struct qcow2 *q)
 {
 	int err = qcow2_alloc_settle(q);
 
@@ -41,8 +40,7 @@ static int settle(struct qcow2 *q)
 	return err;
 }
 
-/* With words for the peer's sake: it prints them after what was tried. */
-static int check_l1(const struct qcow2 *q, const struct snapshot *s, struct why *why)
+int snapshot_check_l1(const struct qcow2 *q, const struct snapshot *s, struct why *why)
 {
 	if (s->l1_size > QCOW2_L1_BYTES_MAX / 8)
 		return why_set(why, -EFBIG, "Snapshot L1 table too large");
@@ -59,11 +57,10 @@ static int check_disk(
 	*n = qcow2_l1_needed(&q->h, s->disk_bytes);
 	if (*n > QCOW2_L1_BYTES_MAX / 8 || s->disk_bytes > (uint64_t)INT64_MAX)
 		return -EFBIG;
-	return check_l1(q, s, why);
+	return snapshot_check_l1(q, s, why);
 }
 
-/* The snapshot's L1 table as a table of n entries or more; mem_table_fini() is owed after 0. */
-static int load_l1(struct qcow2 *q, const struct snapshot *s, uint64_t n, struct mem_table *t)
+int snapshot_load_l1(struct qcow2 *q, const struct snapshot *s, uint64_t n, struct mem_table *t)
 {
 	int err = mem_table_init(t, (uint32_t)max_u64(n, s->l1_size), 0);
 
@@ -101,8 +98,7 @@ static int write_l1(struct qcow2 *q, const be64_t *e, uint32_t n, struct run *r)
 	return err;
 }
 
-/* Durable: a repair is needed from now on (version 3), until mark_off(). */
-static int mark_on(struct qcow2 *q)
+int snapshot_mark_on(struct qcow2 *q)
 {
 	int err;
 
@@ -115,15 +111,13 @@ static int mark_on(struct qcow2 *q)
 	return err;
 }
 
-/* In memory; a lazy image stays marked until it is closed. */
-static void mark_off(struct qcow2 *q)
+void snapshot_mark_off(struct qcow2 *q)
 {
 	if (!q->lazy)
 		q->h.incompatible &= ~QCOW2_INCOMPAT_DIRTY;
 }
 
-/* Counts, flags and the L1 table are in the file, and durable. */
-static int write_out(struct qcow2 *q)
+int snapshot_write_out(struct qcow2 *q)
 {
 	int err = qcow2_write_refs(q);
 
@@ -204,7 +198,7 @@ static int switch_table(struct qcow2 *q, const struct run *table, struct run *ol
 static int share_all(struct qcow2 *q)
 {
 	struct tree active = {q->l1.e, q->l1.n};
-	int err = mark_on(q);
+	int err = snapshot_mark_on(q);
 
 	if (!err)
 		err = tree_count_up(q, &active);
@@ -214,7 +208,7 @@ static int share_all(struct qcow2 *q)
 	if (!err)
 		err = tree_set_l1_flags(q, FLAGS_CLEAR);
 	if (!err)
-		err = write_out(q);
+		err = snapshot_write_out(q);
 	return give_up(q, err);
 }
 
@@ -238,7 +232,7 @@ static int create(struct qcow2 *q, const char *name)
 	if (!err)
 		err = share_all(q);
 	if (!err) {
-		mark_off(q);
+		snapshot_mark_off(q);
 		err = switch_table(q, &table, &old);
 	}
 	if (err) {
@@ -258,7 +252,7 @@ static int drop_tree(struct qcow2 *q, const struct snapshot *s)
 	int err;
 
 	file_event(q->fmt.file, EV_CLUSTER_FREE);
-	err = load_l1(q, s, 0, &l1);
+	err = snapshot_load_l1(q, s, 0, &l1);
 	if (err)
 		return err;
 	t = (struct tree){l1.e, l1.n};
@@ -278,7 +272,7 @@ static int delete(struct qcow2 *q, uint32_t i, struct why *why)
 {
 	struct snapshot s = q->snapshots[i];
 	struct run table, old;
-	int err = check_l1(q, &s, why);
+	int err = snapshot_check_l1(q, &s, why);
 
 	if (err)
 		return err;
@@ -287,7 +281,7 @@ static int delete(struct qcow2 *q, uint32_t i, struct why *why)
 		(--q->n_snapshots - i) * sizeof(*q->snapshots));
 	err = snapshot_table_write(q, &table);
 	if (!err)
-		err = write_out(q);
+		err = snapshot_write_out(q);
 	if (!err) {
 		if (q->h.version >= 3)
 			q->h.incompatible |= QCOW2_INCOMPAT_DIRTY;
@@ -305,7 +299,7 @@ static int delete(struct qcow2 *q, uint32_t i, struct why *why)
 	if (!err)
 		err = tree_drop_clusters(q, old.first, old.n);
 	if (!err)
-		err = write_out(q);
+		err = snapshot_write_out(q);
 	free(s.id);
 	free(s.name);
 	free(s.unknown);
@@ -315,7 +309,7 @@ static int delete(struct qcow2 *q, uint32_t i, struct why *why)
 		return why_set(why, err, "Failed to free the cluster and L1 table: %s",
 			strerror(-err));
 	}
-	mark_off(q);
+	snapshot_mark_off(q);
 	return qcow2_header_put(q);
 }
 
@@ -327,7 +321,7 @@ static int switch_l1(struct qcow2 *q, const struct snapshot *s, struct mem_table
 	struct tree t = {l1->e, l1->n};
 	struct qcow2_header before;
 	struct run r = {.n = 0};
-	int err = mark_on(q);
+	int err = snapshot_mark_on(q);
 
 	before = q->h;
 	if (!err)
@@ -342,7 +336,7 @@ static int switch_l1(struct qcow2 *q, const struct snapshot *s, struct mem_table
 	}
 	err = tree_set_flags(q, &t, FLAGS_CLEAR);
 	if (!err)
-		err = write_out(q);
+		err = snapshot_write_out(q);
 	if (!err) {
 		q->h.l1_offset = r.first << q->h.cluster_bits;
 		q->h.l1_size = l1->n;
@@ -366,7 +360,7 @@ static int apply(struct qcow2 *q, uint32_t i, struct why *why)
 	int err = check_disk(q, s, &need, why);
 
 	if (!err)
-		err = load_l1(q, s, need, &l1);
+		err = snapshot_load_l1(q, s, need, &l1);
 	if (err)
 		return err;
 	err = switch_l1(q, s, &l1);
@@ -382,10 +376,10 @@ static int apply(struct qcow2 *q, uint32_t i, struct why *why)
 			table_clusters(q, old.n * 8ULL));
 	mem_table_fini(&old);
 	if (!err)
-		err = write_out(q);
+		err = snapshot_write_out(q);
 	if (give_up(q, err))
 		return err;
-	mark_off(q);
+	snapshot_mark_off(q);
 	return qcow2_header_put(q);
 }
 
@@ -413,7 +407,7 @@ int qcow2_snapshot(struct format *fmt, enum snapshot_op op, const char *name, st
 		return why_set(why, -ENOENT, "snapshot not found");
 	if (op == SNAPSHOT_APPLY && q->bitmaps.n) /* which would not note what changes */
 		return why_set(why, -EBUSY, "Device has active dirty bitmaps");
-	err = fmt->sync.err ? fmt->sync.err : settle(q);
+	err = fmt->sync.err ? fmt->sync.err : snapshot_settle(q);
 	if (err)
 		return err;
 	fiber_lock(&q->table_lock);
@@ -444,7 +438,7 @@ int qcow2_snapshot_load(struct format *fmt, const char *id, const char *name, st
 	s = &q->snapshots[i];
 	err = check_disk(q, s, &need, why);
 	if (!err)
-		err = load_l1(q, s, need, &l1);
+		err = snapshot_load_l1(q, s, need, &l1);
 	if (err)
 		return err;
 	mem_table_fini(&q->l1);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * snapshot.h - internal snapshots, what their three files share.
+ * snapshot.h - internal snapshots, what their files share.
  *
  *   snapshot_table.c  the table of snapshots: read, kept in memory, written
  *   snapshot_tree.c   all that an L1 table reaches: counts and copied flags, in bulk
  *   snapshot.c        create, apply, delete, look at one
+ *   snapshot_expand.c zero clusters in snapshots become what version 2 knows
  */
 #ifndef QCOW2_SNAPSHOT_H
 #define QCOW2_SNAPSHOT_H
@@ -43,7 +44,42 @@ uint64_t snapshot_table_bytes(const struct qcow2 *q);
  */
 must_check int snapshot_table_write(struct qcow2 *q, struct run *r);
 
+/* ---- snapshot.c: the steps of an operation; the last four with table_lock ---- */
+
+/* In a fiber: everything so far is in the file, and no L2 table in memory. */
+must_check int snapshot_settle(struct qcow2 *q);
+/* With words for the peer's sake: it prints them after what was tried. */
+must_check int snapshot_check_l1(
+	const struct qcow2 *q, const struct snapshot *s, struct why *why);
+/*
+ * In a fiber: the snapshot's L1 table as a table of n entries or more; mem_table_fini() is owed
+ * after 0.
+ */
+must_check int snapshot_load_l1(
+	struct qcow2 *q, const struct snapshot *s, uint64_t n, struct mem_table *t);
+/* In a fiber.  Durable: a repair is needed from now on (version 3), until snapshot_mark_off(). */
+must_check int snapshot_mark_on(struct qcow2 *q);
+/* In memory; a lazy image stays marked until it is closed. */
+void snapshot_mark_off(struct qcow2 *q);
+/* In a fiber: counts, flags and the L1 table are in the file, and durable. */
+must_check int snapshot_write_out(struct qcow2 *q);
+
+/* ---- snapshot_expand.c ---- */
+
+/* Called as each entry of an L1 table has been dealt with. */
+typedef void tree_step(void *arg);
+/*
+ * In a fiber, nothing else in flight, the active disk without zero clusters: the snapshots have
+ * none either, durably.  -errno with words; once something has changed it is for good, and
+ * the image is left to be repaired.
+ */
+must_check int snapshot_expand_zeros(
+	struct qcow2 *q, tree_step *step, void *arg, struct why *why);
+
 /* ---- snapshot_tree.c ---- */
+
+/* In a fiber: reads the L2 table that L1 entry e names; *off: where it is, 0: there is none. */
+must_check int tree_read_table(struct qcow2 *q, uint64_t e, be64_t *l2, uint64_t *off);
 
 struct tree {
 	const be64_t *l1;

@@ -86,8 +86,7 @@ static int walk_entry(struct walk *w, uint64_t e)
 	return walk_clusters(w, off >> bits, 1);
 }
 
-/* Reads the L2 table that L1 entry e names; *off 0: none. */
-static int read_table(struct qcow2 *q, uint64_t e, be64_t *l2, uint64_t *off)
+int tree_read_table(struct qcow2 *q, uint64_t e, be64_t *l2, uint64_t *off)
 {
 	*off = e & QCOW2_OFFSET_MASK;
 	if (!*off)
@@ -110,7 +109,7 @@ static int walk_tree(struct walk *w, const struct tree *t, be64_t *l2)
 	for (uint32_t i = 0; i < t->n && !err && w->done + w->n < w->limit; i++) {
 		uint64_t off;
 
-		err = read_table(w->q, be64_get(t->l1[i]), l2, &off);
+		err = tree_read_table(w->q, be64_get(t->l1[i]), l2, &off);
 		if (err || !off)
 			continue;
 		for (uint32_t k = 0; k < words && !err; k += step)
@@ -192,7 +191,7 @@ static int flag_table(struct qcow2 *q, uint64_t e, be64_t *l2, enum tree_flags h
 	uint32_t step = words_per_entry(q), words = q->h.cluster_size / 8;
 	bool changed = false;
 	uint64_t off;
-	int err = read_table(q, e, l2, &off);
+	int err = tree_read_table(q, e, l2, &off);
 
 	if (err || !off)
 		return err;

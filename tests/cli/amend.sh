@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 #
 # amend.sh - sluice img amend beside qemu-img: counts of every width, in an image with something in
-# it, which stays what it was and which qemu-img calls clean; the same words where that cannot be.
+# it, which stays what it was and which qemu-img calls clean; version 2 with all content, that of
+# snapshots too; the same words where that cannot be.
 
 cd "${TMPDIR:?run me by tests/run.sh}" || exit 1
 SLUICE=${SLUICE:-build/sluice}
@@ -78,5 +79,70 @@ qemu-img snapshot -c one i.qcow2
 cp i.qcow2 before.qcow2
 ! ours amend -q -o refcount_bits=1 i.qcow2 2>why && cmp i.qcow2 before.qcow2 >why
 verdict $? "a width that does not fit changes nothing on disk"
+
+# --- version 2 with snapshots -----------------------------------------------------------------
+
+# Zeros of the disk's own, of one snapshot, and shared; over a backing file, and over none.
+make_zeros() { # QEMU-IMG CREATE ARGUMENTS...
+	qemu-img create -q -f qcow2 "$@" i.qcow2 4M
+	qemu-io -c 'write -P 1 0 512k' -c 'write -z 64k 64k' -c 'write -z 2M 1M' i.qcow2
+	qemu-img snapshot -c one i.qcow2
+	qemu-img snapshot -c two i.qcow2
+	qemu-io -c 'write -P 2 64k 64k' -c 'write -z 256k 64k' -c 'write -zu 512k 64k' i.qcow2
+	qemu-img snapshot -c three i.qcow2
+	qemu-io -c 'write -P 3 0 128k' i.qcow2
+} >/dev/null
+contents() { # WHERE
+	for s in one two three; do
+		qemu-img convert -l snapshot.name=$s -O raw i.qcow2 "$1.$s"
+	done
+	qemu-img convert -O raw i.qcow2 "$1.now"
+}
+
+qemu-img create -q -f qcow2 below.qcow2 4M
+qemu-io -c 'write -P 9 0 4M' below.qcow2 >/dev/null
+for below in '' '-b below.qcow2 -F qcow2'; do
+	make_zeros $below
+	contents before
+	bad=0
+	ours amend -p -o compat=0.10 i.qcow2 >out 2>why || bad=1
+	qemu-img info i.qcow2 | grep -q 'compat: 0.10' || bad=1
+	qemu-img check -q i.qcow2 >>why 2>&1 && ours check -q i.qcow2 >>why 2>&1 || bad=1
+	contents after
+	for s in one two three now; do
+		cmp before.$s after.$s >>why 2>&1 || bad=1
+	done
+	tr '\r' '\n' <out | grep -q '(50.00/100%)' || bad=1
+	verdict $bad "version 2 with snapshots${below:+, over a backing file}: their content stays"
+done
+
+qemu-img create -q -f qcow2 base.qcow2 4M
+qemu-img snapshot -c one base.qcow2
+qemu-img resize -q base.qcow2 8M
+qemu-img create -q -f qcow2 -o extended_l2=on ext.qcow2 4M
+bad=0
+for i in base ext; do
+	for who in theirs ours; do
+		cp $i.qcow2 i.qcow2
+		{ $who amend -o compat=0.10 i.qcow2; echo "status $?"; } 2>&1 | calm >$who.out
+	done
+	diff -u theirs.out ours.out >why || bad=1
+done
+verdict $bad "what version 2 cannot have is refused in qemu-img's words"
+
+# --- a backing file -----------------------------------------------------------------------------
+
+bad=0
+: >why
+for o in backing_file=below.qcow2 backing_fmt=qcow2 backing_file=below.qcow2,backing_fmt=qcow2 \
+	backing_file=below.qcow2,backing_fmt=raw backing_file=x,backing_fmt=qcow2; do
+	for i in '' '-b below.qcow2 -F qcow2'; do
+		qemu-img create -q -f qcow2 $i i.qcow2 4M
+		{ theirs amend -o $o i.qcow2; echo "status $?"; } 2>&1 | calm >theirs.out
+		{ ours amend -o $o i.qcow2; echo "status $?"; } 2>&1 | calm >ours.out
+		diff -u theirs.out ours.out >>why || bad=1
+	done
+done
+verdict $bad "a backing file may be said as it is, not changed"
 
 exit $status

@@ -172,7 +172,7 @@ void work_init(struct work *w, struct loop *l, const struct run_log *r,
 		.sectors = max_u64(row->create.size, row->grow) / SECTOR,
 		.backing = below_path(row),
 		.backing_format = "raw",
-		.flags_may_lag = row->create.version == 2 && row->snapshot,
+		.flags_may_lag = row->snapshot > 0,
 		.either = true};
 	explorer_init(e, l, &w->subject, r->seed, &t->n);
 	e->k.c.unit = o->tear ? o->tear : SECTOR;

@@ -147,7 +147,11 @@ static int look_fiber(void *arg)
 
 bool snapshots_judge(struct explorer *e)
 {
-	struct disk_opts o = {.format = work_of(e)->r->row->format, .readonly = true};
+	const struct row *row = work_of(e)->r->row;
+	struct disk_opts o = {.format = row->format,
+		.readonly = true,
+		.backing = below_path(row),
+		.backing_format = row->below ? "raw" : NULL};
 
 	for (uint32_t i = 0; i < work_of(e)->r->n_snapshots; i++) {
 		const struct crash_snapshot *one = &work_of(e)->r->snapshots[i];

@@ -491,9 +491,11 @@ static void snapshots_start(struct guest *g, const struct row *row)
 {
 	if (!row->snapshot)
 		return;
-	assert(row->depth == 1 && !row->cut && !row->discard && !row->below && !row->upkeep);
+	assert(row->depth == 1 && !row->cut && !row->discard);
 	g->snapshots.n_sectors = row->create.size / SECTOR;
 	g->snapshots.now = calloc(g->snapshots.n_sectors, sizeof(*g->snapshots.now));
+	for (uint64_t i = 0; i < g->snapshots.n_sectors; i++)
+		g->snapshots.now[i] = below_version(row, i);
 }
 
 void workload_run(struct loop *l, const struct row *row, uint64_t seed, struct run_log *out)
