@@ -12,6 +12,7 @@
 #include "devices/platform.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/support/fake_machine.h"
+#include "vmm/util/bytes.h"
 
 const char fuzz_name[] = "board";
 
@@ -58,11 +59,31 @@ static uint16_t port(uint8_t a, uint8_t b)
 	return (uint16_t)(base[a % ARRAY_SIZE(base)] + b % 14);
 }
 
+/* A descriptor near the start of memory, whatever it says, for fw_cfg. */
+static void dma(const uint8_t *p)
+{
+	uint64_t gpa = (uint64_t)p[1] << 4 | p[2];
+	uint8_t *desc = gmem_ptr(&m->mem, gpa, 16);
+	uint8_t half[4];
+
+	memset(desc, 0, 16);
+	desc[1] = p[3] % 0x40; /* an item */
+	desc[3] = p[3];	       /* what to do */
+	be_put(desc + 4, p[4] >= 0xf0 ? UINT32_MAX - p[4] : (uint64_t)p[4] << p[5] % 16, 4);
+	be_put(desc + 8, (uint64_t)p[6] << p[5] / 8 | p[7], 8);
+	be_put(half, gpa, 4);
+	out32(m, 0x518, le_get(half, 4));
+}
+
 static void do_step(const uint8_t *p)
 {
 	unsigned len = 1u << p[0] % 3;
 	uint64_t v = 0;
 
+	if ((p[0] & 0x7c) == 0x78) {
+		dma(p);
+		return;
+	}
 	memcpy(&v, p + 3, 5);
 	if (p[0] & 0x80)
 		fake_write(m, BUS_PORT, port(p[1], p[2]), v, len);
