@@ -4,9 +4,10 @@
 The script has q(command, arguments) -> the answer or the error, event(name) -> its data, and
 block(i) -> what query-block says of drive i.
 """
-import json, socket, sys, time
+import json, os, socket, sys, time
+slow = int(os.environ.get("SLOW", 1))
 s = socket.socket(socket.AF_UNIX)
-for _ in range(1000):
+for _ in range(1000 * slow):
     try:
         s.connect("mon")
         break
@@ -44,7 +45,7 @@ def stat(name):
 def block(i=0):
     return q("query-block")[i]
 def wait_for(what):
-    for _ in range(1500):
+    for _ in range(1500 * slow):
         if what():
             return
         time.sleep(0.05)

@@ -53,7 +53,7 @@ verdict "a measurement that takes too long is ended and fails its row" $?
 
 "$SLUICE" bench install --modes unsafe --formats raw,qcow2 --dir images >out 2>err &
 pid=$!
-sleep 1
+sleep $slow
 kill -TERM $pid
 wait $pid
 [ $? -eq 130 ] && grep -q interrupted err && [ -z "$(ls images)" ]

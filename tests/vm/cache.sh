@@ -18,7 +18,7 @@ fi
 boot() {
 	rm -f disk.img stats.json
 	"$SLUICE" img create -q -f "$1" disk.img 64M >/dev/null || return 1
-	timeout 60 "$SLUICE" run -kernel @guest -append "wce script=$3" -serial stdio -timeout 50 \
+	run_within 50 -kernel @guest -append "wce script=$3" -serial stdio \
 		-drive "file=disk.img,if=virtio,format=$1,cache=$2" -stats stats.json \
 		>out 2>err </dev/null
 }
@@ -84,8 +84,8 @@ done
 # What the guest may do to itself, it may not do to us.
 for seed in 1 2 3 4; do
 	"$SLUICE" img create -q -f qcow2 hostile.img 64M
-	timeout 110 "$SLUICE" run -kernel @guest -append "hostile seed=$seed count=250" \
-		-drive file=hostile.img,format=qcow2 -serial stdio -timeout 100 \
+	run_within 100 -kernel @guest -append "hostile seed=$seed count=250" \
+		-drive file=hostile.img,format=qcow2 -serial stdio \
 		>out 2>err </dev/null
 	verdict "a hostile driver, seed $seed" $?
 	"$SLUICE" img check -q hostile.img >out 2>err

@@ -49,7 +49,7 @@ disc() {
 ends() {
 	name=$1 want=$2 words=$3
 	shift 3
-	timeout 60 "$SLUICE" run -timeout 55 "$@" >out 2>err </dev/null
+	run_within 55 "$@" >out 2>err </dev/null
 	got=$?
 	[ $got -eq "$want" ] &&
 		if [ -n "$words" ]; then grep -qF -e "$words" err; else [ ! -s err ]; fi

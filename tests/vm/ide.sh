@@ -21,7 +21,7 @@ guest() {
 		set -- "$@" -drive "if=ide,$d"
 		shift
 	done
-	timeout 60 "$SLUICE" run -kernel @guest -append "$words" -serial stdio -timeout 50 \
+	run_within 50 -kernel @guest -append "$words" -serial stdio \
 		-stats stats.json "$@" >out 2>err </dev/null
 }
 
@@ -77,7 +77,7 @@ for i in 0 1 2 3; do
 	grep -q "disk n=$i sectors=$((2048 * (i + 1))) " out
 	verdict "drive $i has its size" $?
 done
-timeout 60 "$SLUICE" run -kernel @guest -append "wce script=W4,f,v" -timeout 50 \
+run_within 50 -kernel @guest -append "wce script=W4,f,v" \
 	-drive file=0.img,format=raw -drive if=ide,file=1.img,format=raw >out 2>err </dev/null &&
 	grep -q "disk n=0 sectors=2048 " out
 verdict "a virtio drive beside an IDE drive" $?

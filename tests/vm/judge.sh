@@ -22,7 +22,7 @@ fi
 record() {
 	rm -f disk.img log
 	"$SLUICE" img create -q -f "$2" disk.img 64M >/dev/null && cp disk.img before.img &&
-		timeout 60 "$SLUICE" run -kernel @guest -timeout 50 -serial stdio \
+		run_within 50 -kernel @guest -serial stdio \
 			-append "churn bus=$1 seed=$3 steps=$4 switches=$(($4 / 4)) rounds=2 \
 				span=1M" \
 			-drive "file=disk.img,if=${1%-pio},format=$2,trace=log$5" \
@@ -72,7 +72,7 @@ verdict "as JSON and as a page" $?
 	"$SLUICE" io -f raw -c "write -P 7 0 8M" below.img >out 2>err &&
 	"$SLUICE" img create -q -f qcow2 -b below.img -F raw disk.img >out 2>err &&
 	cp disk.img before.img &&
-	timeout 60 "$SLUICE" run -kernel @guest -timeout 50 \
+	run_within 50 -kernel @guest \
 		-append "wce script=w20,f,w9,off,W5,on,w9" \
 		-drive file=disk.img,format=qcow2,trace=log >out 2>err </dev/null &&
 	"$SLUICE" powercut judge log --image before.img --states 200 >out 2>err &&
@@ -82,7 +82,7 @@ for lie in "" ,lie=flush; do
 	rm -f disk.img data
 	"$SLUICE" img create -q -f qcow2 -o data_file=data disk.img 64M >out 2>err &&
 		cp disk.img before.img && cp data before.data &&
-		timeout 60 "$SLUICE" run -kernel @guest -timeout 50 \
+		run_within 50 -kernel @guest \
 			-append "churn seed=5 steps=40 span=1M" \
 			-drive "file=disk.img,format=qcow2,trace=log$lie" >out 2>err </dev/null &&
 		"$SLUICE" powercut judge log --image before.img --data-file before.data \

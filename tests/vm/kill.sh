@@ -8,8 +8,8 @@
 # Which write must be there is for tests/cli/kill.sh to say, where acknowledgements are seen.
 
 cd "${TMPDIR:?run me by tests/run.sh}" || exit 1
+. "$SRC/tests/support/verdict.sh"
 rounds=${ROUNDS:-4}
-status=0
 
 check() { # the image's state after a kill; words about it in why
 	if [ "$1" = raw ]; then
@@ -37,10 +37,12 @@ rounds_of() { # NAME CACHE CREATE-OPTION...
 		: >why
 		"$SLUICE" run -kernel @guest -m 64M -drive \
 			"if=virtio,file=a.img,format=$format,cache=$cache" \
-			-append "io rw=randwrite bs=12k depth=16 flush_every=50 seconds=9" \
+			-append "io rw=randwrite bs=12k depth=16 flush_every=50 \
+				seconds=$((9 * slow))" \
 			>out 2>&1 </dev/null &
 		pid=$!
-		sleep "0.$(( (n * 7919 + $$) % 7 + 2 ))"
+		moment=$((((n * 7919 + $$) % 7 + 2) * slow))
+		sleep "$((moment / 10)).$((moment % 10))"
 		kill -9 $pid 2>/dev/null || echo "it ended by itself" >>why
 		wait $pid 2>/dev/null
 		# The kernel gives the lock back when the dead process's last request has ended.

@@ -40,12 +40,12 @@ for how in io_uring,format=qcow2 threads,format=raw io_uring,format=raw,if=ide; 
 	rm -f disk.img other.img
 	"$SLUICE" img create -q -f "$format" disk.img 64M
 	"$SLUICE" img create -q -f qcow2 other.img 64M
-	LD_PRELOAD=./break.so "$SLUICE" run -kernel @guest -serial stdio -timeout 50 \
-		-append "io rw=write bs=4k seconds=40 flush_every=8 span=8M depth=4" \
+	LD_PRELOAD=./break.so "$SLUICE" run -kernel @guest -serial stdio -timeout $((50 * slow)) \
+		-append "io rw=write bs=4k seconds=$((40 * slow)) flush_every=8 span=8M depth=4" \
 		-drive "file=disk.img,aio=$how" -drive file=other.img,format=qcow2 \
 		>out 2>err </dev/null &
 	pid=$!
-	sleep 1
+	sleep $slow
 	kill -USR2 $pid
 	wait $pid
 	[ $? -eq 1 ] && grep -q 'drive[01]: its event loop failed' err &&

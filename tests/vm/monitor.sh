@@ -20,7 +20,7 @@ start() {
 	shift
 	rm -f disk.img out err
 	"$SLUICE" img create -q -f qcow2 disk.img 64M >/dev/null
-	timeout 60 "$SLUICE" run -kernel @guest -append "$words" -serial stdio -timeout 50 \
+	run_within 50 -kernel @guest -append "$words" -serial stdio \
 		-drive file=disk.img,format=qcow2 -monitor unix:mon,server,nowait "$@" \
 		>out 2>err </dev/null &
 	pid=$!
@@ -28,7 +28,7 @@ start() {
 
 # talk SCRIPT: python with q(command, arguments) -> the answer, event(name) -> its data.
 talk() {
-	timeout 40 python3 "$SRC/tests/support/qmp.py" "$1" >>out 2>>err
+	timeout $((40 * slow)) python3 "$SRC/tests/support/qmp.py" "$1" >>out 2>>err
 }
 
 start "wce script=w8,f" -S
@@ -60,7 +60,7 @@ event("SHUTDOWN")
 ' && wait "$pid"
 verdict "the guest turns its cache off: an event says so" $?
 
-start "io rw=write bs=4k seconds=40 flush_every=0 span=8M depth=4"
+start "io rw=write bs=4k seconds=$((40 * slow)) flush_every=0 span=8M depth=4"
 talk '
 while cache()["unstable-bytes"] < 1 << 20:
     time.sleep(0.05)

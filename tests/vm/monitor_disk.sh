@@ -15,14 +15,14 @@ start() {
 	words=$1
 	shift
 	rm -f out err
-	timeout 100 "$SLUICE" run -kernel @guest -append "$words" -serial stdio -timeout 95 \
+	run_within 95 -kernel @guest -append "$words" -serial stdio \
 		-monitor unix:mon "$@" >out 2>err </dev/null &
 	pid=$!
 }
 
 # talk SCRIPT: see qmp.py.
 talk() {
-	timeout 90 python3 "$SRC/tests/support/qmp.py" "$1" >>out 2>>err
+	timeout $((90 * slow)) python3 "$SRC/tests/support/qmp.py" "$1" >>out 2>>err
 }
 
 # clean IMAGE...
@@ -32,7 +32,7 @@ clean() {
 	done
 }
 
-writes="io rw=write bs=4k seconds=40 flush_every=16 span=8M depth=4"
+writes="io rw=write bs=4k seconds=$((40 * slow)) flush_every=16 span=8M depth=4"
 talk_size='
 q("cont")
 wait_for(lambda: stat("wr_operations") > 100)

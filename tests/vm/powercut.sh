@@ -27,7 +27,7 @@ run() {
 	format=$1 bus=$2 words=$3 keys=$4
 	shift 4
 	[ "$bus" = virtio ] || words="$words bus=ide"
-	timeout 60 "$SLUICE" run -m 64M -kernel @guest -append "$words" -timeout 50 \
+	run_within 50 -m 64M -kernel @guest -append "$words" \
 		-drive "file=disk.img,if=$bus,format=$format,$keys" -stats stats.json "$@" \
 		>out 2>err </dev/null
 }
@@ -141,7 +141,8 @@ verdict "an image and its data file" $?
 # The user's: a signal, and the machine's other disks go with it.
 rm -f other.img
 new raw && "$SLUICE" img create -q -f qcow2 -o lazy_refcounts=on other.img 1M >/dev/null && {
-	"$SLUICE" run -m 64M -kernel @guest -append "io rw=write disk=1 seconds=600" -timeout 50 \
+	"$SLUICE" run -m 64M -kernel @guest -append "io rw=write disk=1 seconds=600" \
+		-timeout $((50 * slow)) \
 		-drive file=disk.img,format=raw,powercut=asked \
 		-drive file=other.img,format=qcow2 -serial file:serial >out 2>err </dev/null &
 	pid=$!
@@ -155,12 +156,13 @@ case $? in 0 | 3) ;; *) false ;; esac
 verdict "a signal cuts the power" $?
 if command -v python3 >/dev/null; then
 	new raw
-	"$SLUICE" run -m 64M -kernel @guest -append "wce script=w4,f,w2 halt" -timeout 50 \
+	"$SLUICE" run -m 64M -kernel @guest -append "wce script=w4,f,w2 halt" \
+		-timeout $((50 * slow)) \
 		-drive file=disk.img,format=raw,powercut=asked,policy=none,trace=log \
 		-monitor unix:mon >out 2>err </dev/null &
 	pid=$!
 	until grep -q 'wce steps=3' out; do sleep 0.1; done
-	timeout 40 python3 - >>out 2>>err <<-'END'
+	timeout $((40 * slow)) python3 - >>out 2>>err <<-'END'
 		import json, socket
 		s = socket.socket(socket.AF_UNIX)
 		s.connect("mon")

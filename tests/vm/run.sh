@@ -12,7 +12,7 @@ cd "${TMPDIR:?run me by tests/run.sh}" || exit 1
 ends() {
 	name=$1 want=$2 words=$3
 	shift 3
-	timeout 30 "$SLUICE" run "$@" >out 2>err </dev/null
+	timeout $((30 * slow)) "$SLUICE" run "$@" >out 2>err </dev/null
 	got=$?
 	[ $got -eq "$want" ] &&
 		if [ -n "$words" ]; then grep -qF -e "$words" err; else [ ! -s err ]; fi
@@ -122,7 +122,7 @@ verdict "an unknown command" $?
 
 # Signals.  timeout(1) sends them, because a shell's background jobs ignore SIGINT.
 for s in INT:130 TERM:143 HUP:129; do
-	timeout --preserve-status -s "${s%:*}" 1 \
+	timeout --preserve-status -s "${s%:*}" $slow \
 		"$SLUICE" run -kernel halt -stats s.json >out 2>err </dev/null
 	[ $? -eq "${s#*:}" ] && grep -q "\"exit\": ${s#*:}" s.json && [ ! -s err ]
 	verdict "SIG${s%:*} ends cleanly" $?
@@ -137,7 +137,7 @@ kernel echo_sum <<END
 END
 digits=0123456789012345678901234567890123456789
 printf '%s more' $digits |
-	timeout 30 "$SLUICE" run -kernel echo_sum >out 2>err
+	timeout $((30 * slow)) "$SLUICE" run -kernel echo_sum >out 2>err
 [ $? -eq $((4 * (48 * 10 + 45) % 256)) ] && [ "$(cat out)" = $digits ]
 verdict "input from a pipe arrives whole and in order" $?
 ends "output to a file" 0 '' -kernel @guest -append hello -serial file:log
@@ -150,18 +150,18 @@ kernel chatter <<END
 	mov \$0x3f8, %dx; 1: out %al, %dx; jmp 1b
 END
 {
-	timeout 30 "$SLUICE" run -kernel chatter -timeout 2 2>err
+	timeout $((30 * slow)) "$SLUICE" run -kernel chatter -timeout 2 2>err
 	echo $? >rc
-} | sleep 5
+} | sleep $((4 + slow))
 [ "$(cat rc)" -eq 3 ]
 verdict "a reader that does not read does not keep the machine from ending" $?
 {
-	timeout 30 "$SLUICE" run -kernel @guest -append hello 2>err
+	timeout $((30 * slow)) "$SLUICE" run -kernel @guest -append hello 2>err
 	echo $? >rc
 } | :
 [ "$(cat rc)" -eq 0 ]
 verdict "a reader that goes away does not end the guest" $?
-timeout 30 "$SLUICE" run -kernel status7 <&- >&- 2>&-
+timeout $((30 * slow)) "$SLUICE" run -kernel status7 <&- >&- 2>&-
 [ $? -eq 7 ]
 verdict "standard descriptors may be closed" $?
 
@@ -176,33 +176,34 @@ echo \$? >rc
 END
 	rm -f rc mode
 	{
-		sleep 1
+		sleep $slow
 		# shellcheck disable=SC2059 # the input is a format, for its escapes
 		printf "$1"
-		sleep 1
-	} | timeout 30 script -qec "sh session" /dev/null >out 2>&1
+		sleep $slow
+	} | timeout $((30 * slow)) script -qec "sh session" /dev/null >out 2>&1
 	:
 }
 if command -v script >/dev/null && command -v stty >/dev/null; then
-	in_terminal '\003' "\$SLUICE run -kernel halt -timeout 20"
+	in_terminal '\003' "\$SLUICE run -kernel halt -timeout $((20 * slow))"
 	[ "$(cat rc)" -eq 130 ] && [ -e mode ]
 	verdict "Ctrl-C ends the machine and the terminal is put back" $?
-	in_terminal '\001x' "\$SLUICE run -kernel halt -timeout 20"
+	in_terminal '\001x' "\$SLUICE run -kernel halt -timeout $((20 * slow))"
 	[ "$(cat rc)" -eq 130 ] && [ -e mode ]
 	verdict "Ctrl-A x does too" $?
 	kernel key <<END
 		1: mov \$0x3fd, %dx; in %dx, %al; test \$1, %al; jz 1b
 		mov \$0x3f8, %dx; in %dx, %al; $exit_with
 END
-	in_terminal '\001\003' "\$SLUICE run -kernel key -timeout 20"
+	in_terminal '\001\003' "\$SLUICE run -kernel key -timeout $((20 * slow))"
 	[ "$(cat rc)" -eq 3 ] && [ -e mode ]
 	verdict "Ctrl-A Ctrl-C is a Ctrl-C for the guest" $?
-	in_terminal '\r' "\$SLUICE run -kernel key -timeout 20"
+	in_terminal '\r' "\$SLUICE run -kernel key -timeout $((20 * slow))"
 	[ "$(cat rc)" -eq 13 ] && [ -e mode ]
 	verdict "keys reach the guest untranslated" $?
 	for s in ABRT SEGV TERM; do
 		in_terminal '' \
-			"timeout --preserve-status --foreground -s $s 1 \$SLUICE run -kernel halt"
+			"timeout --preserve-status --foreground -s $s $slow \
+				\$SLUICE run -kernel halt"
 		[ "$(cat rc)" -ge 128 ] && [ -e mode ]
 		verdict "SIG$s puts the terminal back" $?
 	done

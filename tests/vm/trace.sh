@@ -14,7 +14,7 @@ fi
 record() {
 	rm -f disk.img log
 	"$SLUICE" img create -q -f "$2" disk.img 64M >/dev/null &&
-		timeout 60 "$SLUICE" run -kernel @guest -append "$3" -serial stdio -timeout 50 \
+		run_within 50 -kernel @guest -append "$3" -serial stdio \
 			-drive "file=disk.img,if=$1,format=$2,trace=log" -stats stats.json \
 			>out 2>err </dev/null
 }
@@ -70,8 +70,8 @@ verdict "with the cache off nothing is at risk" $?
 # A disk that lies: the guest's flushes come back in order, and none of them reaches the host's.
 rm -f disk.img log
 "$SLUICE" img create -q -f raw disk.img 64M >/dev/null &&
-	timeout 60 "$SLUICE" run -kernel @guest -append "wce script=w4,f,w2,f,off,w1,v" \
-		-timeout 50 -drive file=disk.img,format=raw,lie=flush,trace=log -stats stats.json \
+	run_within 50 -kernel @guest -append "wce script=w4,f,w2,f,off,w1,v" \
+		-drive file=disk.img,format=raw,lie=flush,trace=log -stats stats.json \
 		>out 2>err </dev/null &&
 	grep -q 'wce steps=7' out && [ "$(count guest flushes)" -eq 2 ] &&
 	[ "$(count guest cache_off)" -eq 1 ] && [ "$(count guest failed)" -eq 0 ] &&

@@ -13,7 +13,7 @@ if ! command -v python3 >/dev/null; then
 fi
 
 talk() {
-	timeout 90 python3 "$SRC/tests/support/qmp.py" "$1" >>out 2>>err
+	timeout $((90 * slow)) python3 "$SRC/tests/support/qmp.py" "$1" >>out 2>>err
 }
 
 # machine WORDS OPTION...: in the background, with a monitor.
@@ -21,7 +21,7 @@ machine() {
 	words=$1
 	shift
 	rm -f out err mon
-	timeout 100 "$SLUICE" run -kernel @guest -append "$words" -serial stdio -timeout 95 \
+	run_within 95 -kernel @guest -append "$words" -serial stdio \
 		-monitor unix:mon -S "$@" >out 2>err </dev/null &
 	pid=$!
 }
@@ -37,7 +37,8 @@ if mkdir -p small && mount -t tmpfs -o size=3M none small 2>/dev/null; then
 		rm -f small/*
 		mount -o remount,size=3M small
 		"$SLUICE" img create -q -f "$format" small/disk.img 64M
-		machine "io bus=$bus rw=write bs=4k seconds=2 flush_every=16 span=16M depth=4" \
+		machine "io bus=$bus rw=write bs=4k seconds=$((2 * slow)) flush_every=16 span=16M \
+			depth=4" \
 			-drive "file=small/disk.img,format=$how"
 		talk '
 q("cont")
@@ -71,7 +72,7 @@ assert event("SHUTDOWN")["guest"]
 	rm -f small/* over.img
 	mount -o remount,size=3M small
 	"$SLUICE" img create -q -f qcow2 small/disk.img 64M
-	machine "io rw=write bs=4k seconds=2 flush_every=16 span=16M depth=4" \
+	machine "io rw=write bs=4k seconds=$((2 * slow)) flush_every=16 span=16M depth=4" \
 		-drive file=small/disk.img,format=qcow2
 	talk '
 q("cont")
@@ -88,7 +89,7 @@ assert event("SHUTDOWN")["guest"]
 		case $how in *if=ide*) bus=ide ;; esac
 		rm -f small/* over.img
 		"$SLUICE" img create -q -f "$format" small/disk.img 64M
-		machine "io bus=$bus rw=write bs=4k seconds=20 span=16M depth=4" \
+		machine "io bus=$bus rw=write bs=4k seconds=$((20 * slow)) span=16M depth=4" \
 			-drive "file=small/disk.img,format=$how"
 		talk '
 q("cont")
@@ -108,7 +109,7 @@ event("SHUTDOWN")
 	done
 	rm -f small/*
 	"$SLUICE" img create -q -f raw small/disk.img 64M
-	machine "io rw=write bs=4k seconds=1 span=16M depth=4" \
+	machine "io rw=write bs=4k seconds=$slow span=16M depth=4" \
 		-drive file=small/disk.img,format=raw,werror=report
 	talk '
 q("cont")
