@@ -171,18 +171,86 @@ test_fio() {
 	check "the image is whole" ./sluice img check -q "$work/v"
 }
 
+# converse STEP...: with the machine that is started next, see qmp.pl; conversed: what was said.
+converse() {
+	rm -f "$work/said"
+	: >"$work/serial"
+	! command -v perl >/dev/null || perl ./qmp.pl "$work/mon" "$work/serial" "$@" \
+		>"$work/said" 2>&1 &
+}
+conversed() {
+	wait
+	if [ ! -e "$work/said" ]; then
+		echo "skip $test: no perl"
+		return 1
+	fi
+	sed 's/^/    /' "$work/said"
+	check "the monitor refuses nothing" sh -c "! grep -v '^[a-z0-9]* {.*\"return\"' $work/said"
+}
+
+# A disk becomes larger and smaller under its driver, which hears of it.
+test_resize() {
+	for d in raw qcow2; do $d "$work/$d" 32M; done
+	converse '?32 MiB' 'larger block_resize "device": "drive0", "size": 50331648' \
+		'larger2 block_resize "device": "drive1", "size": 50331648' '?48 MiB' \
+		'smaller block_resize "device": "drive0", "size": 25165824' \
+		'smaller2 block_resize "device": "drive1", "size": 25165824'
+	boot resize.sh -drive "file=$work/raw,format=raw" -drive "file=$work/qcow2,format=qcow2" \
+		-monitor "unix:$work/mon"
+	conversed || return
+	check "the image is whole" ./sluice img check -q "$work/qcow2"
+}
+
+# Overlays come while the guest writes and syncs files.  It finds all of them in the end; what was
+# synced before the first overlay came is in the image below, which boots like after a power cut.
+test_snapshot() {
+	for way in virtio:raw virtio:qcow2 ide:qcow2; do
+		bus=${way%:*} format=${way#*:}
+		rm -f "$work"/over?
+		$format "$work/d" 64M
+		converse '?file 8 is synced' 'first blockdev-snapshot-sync "device": "drive0",
+			"snapshot-file": "'"$work"'/over1", "format": "qcow2"' \
+			'?file 20 is synced' 'second blockdev-snapshot-sync "device": "drive0",
+			"snapshot-file": "'"$work"'/over2", "format": "qcow2"'
+		extra=files=40 boot snapshot.sh -drive "if=$bus,file=$work/d,format=$format" \
+			-monitor "unix:$work/mon"
+		conversed || return
+		check "$way: the layers are whole" whole "$work/over1" "$work/over2" \
+			"$([ "$format" = raw ] || echo "$work/d")"
+		for layer in d:$format:8 over1:qcow2:20 over2:qcow2:40; do
+			image=${layer%%:*} kind=${layer#*:}
+			extra=there=${layer##*:} boot snapshot.sh -snapshot \
+				-drive "if=$bus,file=$work/$image,format=${kind%:*}"
+		done
+	done
+}
+whole() {
+	for image; do [ -z "$image" ] || ./sluice img check -q "$image" || return 1; done
+}
+
+# The disc in a CD-ROM drive is taken out, and another one laid in.
+test_disc() {
+	head -c 4194304 /dev/urandom >"$work/one.iso"
+	head -c 2097152 /dev/urandom >"$work/two.iso"
+	converse '?the first disc was read' 'out eject "device": "drive0"' '?no disc' \
+		'in blockdev-change-medium "device": "drive0",
+			"filename": "'"$work"'/two.iso"'
+	extra=
+	for n in one two; do
+		extra="$extra $n=$(md5sum <"$work/$n.iso" | cut -c 1-32)"
+	done
+	boot disc.sh -drive "if=ide,media=cdrom,file=$work/one.iso" -monitor "unix:$work/mon"
+	conversed
+}
+
 # The monitor switches the cache off while the guest's kernel thinks that it is on.
 test_monitor() {
-	if ! command -v perl >/dev/null; then
-		echo "skip $test: no perl"
-		return
-	fi
 	qcow2 "$work/d" 16M
-	: >"$work/serial"
-	perl ./qmp.pl "$work/mon" "$work/serial" >"$work/said" 2>&1 &
+	set_cache='set x-block-set-write-cache "device": "drive0", "enable": false'
+	converse '?written with the cache on' 'before query-block' "$set_cache" \
+		'after query-block' '?switched on' 'then query-block'
 	boot monitor.sh -drive "if=ide,file=$work/d,format=qcow2" -monitor "unix:$work/mon"
-	wait
-	sed 's/^/    /' "$work/said"
+	conversed || return
 	check "before: on since power-on, and some data is not safe" \
 		said before 'true.*"by": *"power-on".*"unstable-bytes": *[1-9]'
 	check "after: off, by the monitor, all is safe" \
@@ -295,10 +363,11 @@ fsck() {
 		{ cat "$work/fsck"; false; }
 }
 
+echo # what the firmware printed may have no end of line
 few="machine ide cache files odd legacy ide_qcow2 story"
 list=${1:-$few}
 [ "$list" = all ] && list="$few story_more save large entry32 pvh virtio_raw virtio_qcow2 ide_raw cd
-	bootlog fio monitor debian"
+	bootlog fio monitor resize snapshot disc debian"
 for test in $(echo "$list" | tr ',' ' '); do
 	extra=
 	"test_$test"

@@ -1,15 +1,20 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: MIT
 #
-# qmp.pl - speaks QMP with a machine when its guest has said certain lines: see guest/monitor.sh.
+# qmp.pl - speaks QMP with a machine, step by step.
 #
-# usage: qmp.pl SOCKET SERIAL-LOG; prints the answers, each after a word that says which it is
+# usage: qmp.pl SOCKET SERIAL-LOG STEP...
+#
+# A step is "?WORDS": wait until the guest has said that, a regular expression, on its serial port;
+# or "NAME COMMAND ARGUMENTS", the last as the inside of a JSON object, or left out: the answer is
+# printed behind the name.
 use strict;
 use warnings;
 use IO::Socket::UNIX;
 
-my ($path, $serial) = @ARGV;
+my ($path, $serial, @steps) = @ARGV;
 my $s;
+$| = 1;
 
 sub until_said {
 	my ($words) = @_;
@@ -22,24 +27,26 @@ sub until_said {
 }
 
 sub ask {
-	my ($as, $command) = @_;
-	print $s "$command\n";
+	my ($as, $command, $arguments) = @_;
+	print $s qq({"execute": "$command", "arguments": {@{[$arguments // ""]}}}\n);
 	while (<$s>) {
 		last if /"return"|"error"/;
 	}
-	print "$as $_";
+	print "$as ", $_ // "no answer\n";
 }
 
 $SIG{ALRM} = sub { die "the guest did not come so far\n" };
 alarm 900;
-until_said("written with the cache on");
-$s = IO::Socket::UNIX->new(Peer => $path) or die "$path: $!\n";
-$s->autoflush(1);
-<$s>;
-ask("hello", '{"execute": "qmp_capabilities"}');
-ask("before", '{"execute": "query-block"}');
-ask("set", '{"execute": "x-block-set-write-cache",
-	"arguments": {"device": "drive0", "enable": false}}');
-ask("after", '{"execute": "query-block"}');
-until_said("switched on");
-ask("then", '{"execute": "query-block"}');
+for my $step (@steps) {
+	if ($step =~ /^\?(.*)/) {
+		until_said($1);
+		next;
+	}
+	if (!$s) {
+		$s = IO::Socket::UNIX->new(Peer => $path) or die "$path: $!\n";
+		$s->autoflush(1);
+		<$s>;
+		ask("hello", "qmp_capabilities");
+	}
+	ask(split " ", $step, 3);
+}
