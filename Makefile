@@ -182,8 +182,8 @@ check: deps-build
 	$(Q)tests/deps.sh $(TEST_PKGS) || echo "deps: going on; tests skip what is missing"
 	$(Q)$(MAKE) --no-print-directory all tests $(B)/crash $(HELPERS)
 	$(Q)$(MAKE) --no-print-directory SAN=1 tests fuzzers
-	$(Q)tests/run.sh $(RUN_lint) $(RUN_unit) $(RUN_san) $(RUN_crash) $(RUN_cli) \
-		$(RUN_vm) $(RUN_lab) $(RUN_fuzz)
+	$(Q)TEST_TIMEOUT=1100 tests/run.sh $(RUN_lint) $(RUN_unit) $(RUN_san) $(RUN_crash) \
+		$(RUN_cli) $(RUN_vm) $(RUN_lab) $(RUN_fuzz)
 
 lint check-lint:
 	$(Q)tests/run.sh $(RUN_lint)
@@ -208,9 +208,9 @@ check-cli: all $(HELPERS)
 check-vm: all $(HELPERS)
 	$(Q)tests/run.sh $(RUN_vm)
 # Stock Debian kernels as guests, and an install of Debian, on an emulated AMD-V host where there is
-# no real one: that takes half an hour, the install most of it.  LAB names single tests.
-check-lab: all
-	$(Q)LAB=$${LAB:-all} LAB_TIMEOUT=6000 TEST_TIMEOUT=12100 tests/run.sh $(RUN_lab)
+# no real one, and there the suite vm: an hour, half of it the install.  LAB names single tests.
+check-lab: all $(HELPERS)
+	$(Q)LAB=$${LAB:-all} LAB_TIMEOUT=9000 TEST_TIMEOUT=18100 tests/run.sh $(RUN_lab)
 check-fuzz:
 	$(Q)$(MAKE) --no-print-directory SAN=1 fuzzers
 	$(Q)tests/run.sh $(RUN_fuzz)

@@ -363,12 +363,58 @@ fsck() {
 		{ cat "$work/fsck"; false; }
 }
 
+# The suite vm, as tests/run.sh runs it, in its own root (see lab.sh); this host is slow.
+test_vm() {
+	for script in vm/src/tests/vm/*.sh; do
+		# What needs no KVM can run anywhere, and does.
+		grep -q 'Needs no /dev/kvm' "$script" || suite "$(basename "$script" .sh)"
+	done
+}
+# A mount point, as a root must be for mount namespaces; and terminals.
+suite_root() {
+	mount --bind vm vm
+	for dir in dev proc sys; do mount --bind "/$dir" "vm/$dir"; done
+	mkdir -p vm/dev/pts
+	mount -t devpts -o ptmxmode=666 pts vm/dev/pts
+}
+# suite SCRIPT
+suite() {
+	if [ ! -d vm ]; then
+		echo "skip vm/$1: not on an emulated host"
+		return
+	fi
+	[ -e vm/dev/kvm ] || suite_root
+	from=$(date +%s)
+	chroot vm /usr/bin/env PATH=/usr/bin:/usr/sbin SLOW=10 TEST_TIMEOUT=3000 TEST_TAIL=0 \
+		/src/tests/run.sh vm: "tests/vm/$1.sh" >"$work/said" 2>&1
+	status=$?
+	log=vm/src/build/logs/vm-$1.log
+	sed -n "s,^\(ok\|FAIL\|skip\) ,\1 vm/$1: ,p" "$log"
+	sed 's/^/    /' "$log" "$work/said"
+	echo "    (vm/$1: $(($(date +%s) - from)) s)"
+	if [ $status -ne 0 ] && ! grep -q '^FAIL' "$log"; then
+		echo "FAIL vm/$1: $(grep "^vm/$1:" "$work/said" | head -n 1)"
+	elif ! grep -q '^\(ok\|FAIL\|skip\) ' "$log"; then
+		echo "skip vm/$1: $(tail -n 1 "$log")"
+	fi
+}
+
 echo # what the firmware printed may have no end of line
 few="machine ide cache files odd legacy ide_qcow2 story"
-list=${1:-$few}
-[ "$list" = all ] && list="$few story_more save large entry32 pvh virtio_raw virtio_qcow2 ide_raw cd
-	bootlog fio monitor resize snapshot disc debian"
+more="story_more save large entry32 pvh virtio_raw virtio_qcow2 ide_raw cd bootlog fio monitor
+	resize snapshot disc vm debian"
+# Of the suite vm, what takes a minute.
+some=
+[ ! -d vm ] || some="vm/monitor vm/firmware vm/loop"
+case ${1:-} in
+'') list="$few $some" ;;
+all) list="$few $more" ;;
+*) list=$1 ;;
+esac
 for test in $(echo "$list" | tr ',' ' '); do
 	extra=
-	"test_$test"
+	case $test in
+	vm/*) suite "${test#vm/}" ;;
+	*) "test_$test" ;;
+	esac
 done

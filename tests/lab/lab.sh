@@ -9,7 +9,8 @@
 # host.sh.  Everything is made from Debian packages; the kernel's is fetched with apt and
 # unpacked, not installed.  What does not depend on the program is kept in build/lab.
 #
-# LAB names the tests of host.sh to run, with commas ("all": those too that take longer).
+# LAB names the tests of host.sh to run, with commas ("all": those too that take longer); "vm" is
+# the whole suite tests/vm, "vm/cache" one script of it.
 
 cd "$(dirname "$0")/../.." || exit 2
 lab=$PWD/build/lab
@@ -93,7 +94,7 @@ make_guest() {
 
 # What takes long to make and longer to use is only for who asks for it.
 wants() {
-	case ,${LAB:-}, in *,all,* | *,$1,*) true ;; *) false ;; esac
+	case ,${LAB:-}, in *,all,* | *,$1,* | *,"$1"/*) true ;; *) false ;; esac
 }
 make_debian() {
 	wants debian || return 0
@@ -247,6 +248,27 @@ run_direct() {
 cpu=EPYC,+svm,+npt,-xsave,-xsaveopt,-xsavec,-xgetbv1,-avx,-avx2,-f16c,-fma
 cpu=$cpu,-rdseed,-sha-ni,-fxsr-opt,-misalignsse,-3dnowprefetch,-osvw,-topoext,-nrip-save
 
+# make_suite ROOT: a root for the suite vm, of the packages that its scripts use, with all that
+# those depend on, as they are installed here; and the part of the source tree that it takes.
+make_suite() {
+	for d in bin sbin lib lib64; do
+		mkdir -p "$1/usr/$d"
+		ln -s "usr/$d" "$1/$d"
+	done
+	mkdir -p "$1/src/build" "$1/src/tests" "$1/dev" "$1/proc" "$1/sys" "$1/tmp" "$1/etc"
+	for l in dash:sh gcc:cc mawk:awk; do ln -s "${l%:*}" "$1/bin/${l#*:}"; done
+	apt-cache depends --recurse --installed --no-recommends --no-suggests --no-conflicts \
+		--no-breaks --no-replaces --no-enhances \
+		bsdutils binutils coreutils dash diffutils gcc grep libc6-dev libjansson4 \
+		liburing2 libzstd1 mawk mount python3 qemu-utils seabios sed util-linux zlib1g |
+		grep '^[a-z]' | sort -u | xargs dpkg-query -L 2>/dev/null | sort -u |
+		grep -v '^\(/s\?bin\|/lib\(64\)\?\|/usr/share/\(doc\|info\|locale\|man\)/.*\)$' |
+		tar -c -C / --no-recursion --ignore-failed-read -T - 2>/dev/null | tar -x -C "$1"
+	cp "$sluice" "$1/src/build/sluice"
+	cp build/kill "$1/src/build/"
+	cp -r tests/run.sh tests/support tests/vm "$1/src/tests/"
+}
+
 run_emulated() {
 	command -v qemu-system-x86_64 >/dev/null || cannot "the package qemu-system-x86 is missing"
 	h=$tmp/initrd
@@ -276,6 +298,10 @@ run_emulated() {
 		mkdir -p "$h/usr/share/qemu"
 		cp /usr/share/qemu/*boot_dma.bin /usr/share/qemu/kvmvapic.bin "$h/usr/share/qemu/"
 	fi
+	if wants vm || [ -z "${LAB:-}" ]; then
+		make_suite "$h/lab/vm"
+		size=4000
+	fi
 	if wants monitor || wants resize || wants snapshot || wants disc; then
 		put "$h" "$(command -v perl)"
 		mkdir -p "$h/usr/lib/x86_64-linux-gnu"
@@ -302,7 +328,7 @@ run_emulated() {
 # stand still as a whole, its clocks too: that says nothing about the program under test.
 # Where time passes in leaps the kernel would take its timer for broken, hence no_timer_check.
 emulate() {
-	timeout -k 5 "${LAB_TIMEOUT:-270}" qemu-system-x86_64 -accel tcg,thread=multi -cpu "$cpu" \
+	timeout -k 5 "${LAB_TIMEOUT:-500}" qemu-system-x86_64 -accel tcg,thread=multi -cpu "$cpu" \
 		-smp 2 -m 1536 -nodefaults -nographic -serial stdio -no-reboot \
 		-kernel "$lab/vmlinux" -initrd "$tmp/host.gz" \
 		-append "console=ttyS0 panic=-1 quiet mitigations=off no_timer_check LAB=${LAB:-}" \
