@@ -15,29 +15,6 @@
 #include <string.h>
 #include "blockdev/qcow2/qcow2.h"
 
-/* Clusters for a table of n entries, adjacent. */
-static int table_clusters(struct qcow2 *q, uint64_t n, struct run *r)
-{
-	uint64_t want = div_round_up(n * 8, q->h.cluster_size);
-	int err = qcow2_mark_dirty(q);
-
-	if (!err)
-		err = qcow2_refs_grow(q, want, true);
-	/* The run just added is the last one and holds at least what was asked for. */
-	if (err)
-		return err;
-	*r = q->runs[q->n_runs - 1];
-	if (r->n < want)
-		return -EFBIG;
-	r->first += r->n - want;
-	r->n = want;
-	q->runs[q->n_runs - 1].n -= want;
-	q->reserved -= want;
-	if (!q->runs[q->n_runs - 1].n)
-		q->n_runs--;
-	return 0;
-}
-
 /* The caller holds both locks. */
 static int switch_l1(struct qcow2 *q, struct mem_table *t, uint64_t size)
 {
@@ -68,11 +45,8 @@ static int grow_l1(struct qcow2 *q, uint64_t n, uint64_t size)
 {
 	struct mem_table t, old = q->l1;
 	struct run r;
-	int err;
+	int err = qcow2_alloc_table(q, div_round_up(n * 8, q->h.cluster_size), &r);
 
-	if (q->n_runs == RUNS_MAX)
-		return -EBUSY;
-	err = table_clusters(q, n, &r);
 	if (err)
 		return err;
 	err = mem_table_init(&t, (uint32_t)n, r.first << q->h.cluster_bits);
