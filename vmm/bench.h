@@ -126,7 +126,6 @@ double bench_min(const struct bench_row *r, enum bench_who who);
 double bench_max(const struct bench_row *r, enum bench_who who);
 double bench_ratio_raw(const struct bench *b, const struct bench_row *r);
 double bench_ratio_qemu(const struct bench_row *r); /* median of the pairs' ratios */
-double bench_median(double *v, unsigned n);	     /* sorts v */
 const char *bench_row_failed(const struct bench_row *r); /* NULL: it did not */
 void bench_progress(struct bench *b);
 void bench_progress_clear(struct bench *b);

@@ -26,7 +26,8 @@ static int by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-double bench_median(double *v, unsigned n)
+/* Sorts v. */
+static double median(double *v, unsigned n)
 {
 	if (n == 0)
 		return UNKNOWN;
@@ -61,7 +62,7 @@ static double pick(const struct bench_row *r, enum bench_who who, double at)
 	unsigned n = v ? collect(r, who, v) : 0;
 
 	if (n) {
-		x = bench_median(v, n); /* sorted from here on */
+		x = median(v, n); /* sorted from here on */
 		if (at >= 0)
 			x = v[(unsigned)(at * (n - 1))];
 	}
@@ -114,7 +115,7 @@ double bench_ratio_qemu(const struct bench_row *r)
 		if (good(us) && good(them))
 			v[pairs++] = seconds(us) / seconds(them);
 	}
-	x = bench_median(v, pairs);
+	x = median(v, pairs);
 	free(v);
 	return x;
 }

@@ -34,7 +34,4 @@ struct trace_frame {
 };
 static_assert(sizeof(struct trace_frame) == 16, "trace.h, THE FILE");
 
-/* 128 bits of content; len is a multiple of 32.  False: it is all zeros. */
-bool trace_key(const void *data, size_t len, uint64_t key[2]);
-
 #endif

@@ -37,34 +37,17 @@ struct trace_writer {
 	bool hurry; /* do not compress */
 };
 
-uint64_t trace_fingerprint(const void *sector, uint64_t number)
-{
-	uint64_t key[2];
-
-	trace_key(sector, SECTOR, key);
-	return (key[0] ^ number * 0x9E3779B97F4A7C15ULL) * 0xD6E8FEB86659FD93ULL ^ key[1] >> 32;
-}
-
-uint64_t trace_fingerprint_of(const void *data, uint64_t len, uint64_t off)
-{
-	static const uint8_t zeros[SECTOR];
-	const uint8_t *p = data;
-	uint64_t sum = 0;
-
-	for (uint64_t at = 0; at + SECTOR <= len; at += SECTOR)
-		if (memcmp(p + at, zeros, SECTOR))
-			sum += trace_fingerprint(p + at, (off + at) / SECTOR);
-	return sum;
-}
-
 static uint64_t mix(uint64_t h)
 {
 	h = (h ^ h >> 32) * 0xD6E8FEB86659FD93ULL;
 	return h ^ h >> 29;
 }
 
-/* Four lanes, each a bijection of a word and what went before. */
-bool trace_key(const void *data, size_t len, uint64_t key[2])
+/*
+ * 128 bits of content; len is a multiple of 32.  False: it is all zeros.  Four lanes, each a
+ * bijection of a word and what went before.
+ */
+static bool content_key(const void *data, size_t len, uint64_t key[2])
 {
 	uint64_t h[4] = {1, 2, 3, 4}, w[4], any = 0;
 	const uint8_t *p = data;
@@ -80,6 +63,26 @@ bool trace_key(const void *data, size_t len, uint64_t key[2])
 	key[0] = mix(h[0] + mix(h[1] + mix(h[2] + mix(h[3]))));
 	key[1] = mix(h[3] ^ mix(h[2] ^ mix(h[0] ^ mix(~h[1]))));
 	return any != 0;
+}
+
+uint64_t trace_fingerprint(const void *sector, uint64_t number)
+{
+	uint64_t key[2];
+
+	content_key(sector, SECTOR, key);
+	return (key[0] ^ number * 0x9E3779B97F4A7C15ULL) * 0xD6E8FEB86659FD93ULL ^ key[1] >> 32;
+}
+
+uint64_t trace_fingerprint_of(const void *data, uint64_t len, uint64_t off)
+{
+	static const uint8_t zeros[SECTOR];
+	const uint8_t *p = data;
+	uint64_t sum = 0;
+
+	for (uint64_t at = 0; at + SECTOR <= len; at += SECTOR)
+		if (memcmp(p + at, zeros, SECTOR))
+			sum += trace_fingerprint(p + at, (off + at) / SECTOR);
+	return sum;
 }
 
 static void write_all(struct trace_writer *w, const void *data, size_t len)
@@ -216,7 +219,7 @@ static void put_block(struct trace_writer *w, const uint8_t *data, size_t len)
 		memset(padded + len, 0, TRACE_BLOCK - len);
 		data = padded;
 	}
-	if (!trace_key(data, TRACE_BLOCK, key)) {
+	if (!content_key(data, TRACE_BLOCK, key)) {
 		put_number(w, 0);
 		return;
 	}

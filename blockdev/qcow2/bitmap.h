@@ -89,9 +89,10 @@ const uint8_t *bitmap_part(const struct qcow2 *q, const struct bitmap *m, uint32
 
 /* ---- bitmap_save.c; the rest of it, and of bitmap.c, is in qcow2.h ---- */
 
-/* These clusters lost their name: qcow2_bitmaps_save() frees them; without memory they leak. */
-void bitmap_lose(struct qcow2 *q, uint64_t host_off, uint64_t bytes);
-/* In a fiber: the same for all that the bitmap has on disk. */
+/*
+ * In a fiber: all that the bitmap has on disk loses its name.  qcow2_bitmaps_save() frees it;
+ * without memory it leaks.
+ */
 void bitmap_lose_all(struct qcow2 *q, struct bitmap *m);
 
 #endif

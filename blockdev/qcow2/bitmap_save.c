@@ -75,7 +75,8 @@ int qcow2_bitmaps_open(struct qcow2 *q, struct why *why)
 
 /* ---- clusters without a name ---- */
 
-void bitmap_lose(struct qcow2 *q, uint64_t host_off, uint64_t bytes)
+/* These lost their name: free_lost() frees them; without memory they leak. */
+static void lose(struct qcow2 *q, uint64_t host_off, uint64_t bytes)
 {
 	struct bitmaps *b = &q->bitmaps;
 	struct run r = {.first = host_off >> q->h.cluster_bits,
@@ -91,7 +92,7 @@ void bitmap_lose(struct qcow2 *q, uint64_t host_off, uint64_t bytes)
 static void lose_entry(struct qcow2 *q, uint64_t entry)
 {
 	if (entry & QCOW2_OFFSET_MASK)
-		bitmap_lose(q, entry & QCOW2_OFFSET_MASK, q->h.cluster_size);
+		lose(q, entry & QCOW2_OFFSET_MASK, q->h.cluster_size);
 }
 
 void bitmap_lose_all(struct qcow2 *q, struct bitmap *m)
@@ -102,7 +103,7 @@ void bitmap_lose_all(struct qcow2 *q, struct bitmap *m)
 		log_debug("the table of bitmap '%s' cannot be read", m->name);
 	for (uint32_t i = 0; m->table && i < m->table_size; i++)
 		lose_entry(q, m->table[i]);
-	bitmap_lose(q, m->table_offset, m->table_size * 8ULL);
+	lose(q, m->table_offset, m->table_size * 8ULL);
 }
 
 static int free_lost(struct qcow2 *q)
@@ -149,7 +150,7 @@ static int fit_table(struct qcow2 *q, struct bitmap *m, bool *moved)
 			lose_entry(q, m->table[i]);
 	}
 	if (m->table_offset)
-		bitmap_lose(q, m->table_offset, m->table_size * 8ULL);
+		lose(q, m->table_offset, m->table_size * 8ULL);
 	free(m->table);
 	m->table = table;
 	m->table_size = m->n_parts;
@@ -249,7 +250,7 @@ static int renew_dir(struct qcow2 *q, struct why *why)
 			err = put_dir(q, h.bitmaps_offset, 0);
 	}
 	if (q->h.nb_bitmaps)
-		bitmap_lose(q, q->h.bitmaps_offset, q->h.bitmaps_bytes);
+		lose(q, q->h.bitmaps_offset, q->h.bitmaps_bytes);
 	if (!err)
 		err = durable(q);
 	return err ? err : qcow2_header_replace(q, &h, why);
@@ -282,7 +283,7 @@ int qcow2_bitmaps_drop(struct qcow2 *q, uint64_t dir_offset, uint64_t dir_bytes)
 		bitmap_free(b->v[i]);
 	}
 	if (dir_bytes)
-		bitmap_lose(q, dir_offset, dir_bytes);
+		lose(q, dir_offset, dir_bytes);
 	b->n = 0;
 	b->in_use = b->renewed = q->fmt.noting = false;
 	fiber_lock(&q->table_lock);

@@ -15,7 +15,6 @@
 struct refs;
 must_check int refs_new(uint64_t clusters, uint32_t refcount_order, struct refs **out);
 void refs_free(struct refs *r);
-must_check int refs_grow(struct refs *r, uint64_t clusters);
 uint64_t refs_get(const struct refs *r, uint64_t cluster); /* 0 outside */
 /* The same, at most what the image's refcount width can hold. */
 uint64_t refs_count(const struct refs *r, uint64_t cluster);
@@ -132,7 +131,6 @@ uint64_t compare_final(const struct chk *c, uint64_t cluster, uint64_t disk);
  */
 uint64_t compare_next(
 	const struct chk *c, const void *block, uint64_t first, uint64_t i, uint64_t end);
-must_check int block_read(struct chk *c, uint64_t b, void *buf, bool *present);
 /* Without repair: is the count of this cluster in a block that cannot be read? */
 bool compare_unreadable(const struct chk *c, uint64_t cluster);
 /* repair.c: see there. */

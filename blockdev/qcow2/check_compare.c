@@ -7,7 +7,7 @@
 #include "blockdev/qcow2/check.h"
 
 /* Reads refcount block b; absent ones and those that lie nowhere count nothing. */
-int block_read(struct chk *c, uint64_t b, void *buf, bool *present)
+static int block_read(struct chk *c, uint64_t b, void *buf, bool *present)
 {
 	uint64_t off = b < c->reftable_entries ? c->reftable[b] & ~QCOW2_REFTABLE_RESERVED : 0;
 

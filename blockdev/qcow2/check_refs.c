@@ -31,6 +31,23 @@ struct refs {
 	struct chunk **chunk;
 };
 
+static int refs_grow(struct refs *r, uint64_t clusters)
+{
+	uint64_t n = div_round_up(clusters, CHUNK);
+
+	if (n > r->n_chunks) {
+		struct chunk **bigger = realloc(r->chunk, n * sizeof(*bigger));
+
+		if (!bigger)
+			return -ENOMEM;
+		memset(bigger + r->n_chunks, 0, (n - r->n_chunks) * sizeof(*bigger));
+		r->chunk = bigger;
+		r->n_chunks = n;
+	}
+	r->clusters = max_u64(r->clusters, clusters);
+	return 0;
+}
+
 int refs_new(uint64_t clusters, uint32_t order, struct refs **out)
 {
 	struct refs *r = calloc(1, sizeof(*r));
@@ -59,23 +76,6 @@ void refs_free(struct refs *r)
 		free(r->chunk[i]);
 	free(r->chunk);
 	free(r);
-}
-
-int refs_grow(struct refs *r, uint64_t clusters)
-{
-	uint64_t n = div_round_up(clusters, CHUNK);
-
-	if (n > r->n_chunks) {
-		struct chunk **bigger = realloc(r->chunk, n * sizeof(*bigger));
-
-		if (!bigger)
-			return -ENOMEM;
-		memset(bigger + r->n_chunks, 0, (n - r->n_chunks) * sizeof(*bigger));
-		r->chunk = bigger;
-		r->n_chunks = n;
-	}
-	r->clusters = max_u64(r->clusters, clusters);
-	return 0;
 }
 
 static struct chunk *chunk_of(const struct refs *r, uint64_t cluster)
