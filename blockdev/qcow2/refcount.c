@@ -43,63 +43,84 @@ static int count_off(struct qcow2 *q, uint64_t cluster, uint64_t *off)
 	return 0;
 }
 
+/* Counts that follow each other in one slice: s, borrowed, has them from its entry i on. */
+struct counts {
+	struct slice *s;
+	uint32_t i, n;
+};
+
+/* Of the n clusters from first on, as far as the slice goes; -EIO if there is no block. */
+static int counts_get(struct qcow2 *q, uint64_t first, uint64_t n, bool rw, struct counts *c)
+{
+	uint32_t per = entries_per_slice(q);
+	uint64_t off;
+	int err = count_off(q, first, &off);
+
+	if (!err && !off)
+		err = qcow2_broken(q, "no refcount block for cluster", first);
+	if (err)
+		return err;
+	c->i = (uint32_t)(first % q->refs_per_block % per);
+	c->n = (uint32_t)min_u64(n, per - c->i);
+	return rw ? cache_get_rw(&q->refs, off, &c->s) : cache_get(&q->refs, off, &c->s);
+}
+
+static uint64_t count_at(const struct qcow2 *q, const struct counts *c, uint32_t j)
+{
+	return qcow2_refcount_get(c->s->data, c->i + j, q->h.refcount_order);
+}
+
+static void count_set(const struct qcow2 *q, struct counts *c, uint32_t j, uint64_t value)
+{
+	qcow2_refcount_set(c->s->data, c->i + j, q->h.refcount_order, value);
+}
+
+/* The first n of them were changed; the slice is given back. */
+static void counts_put(struct qcow2 *q, struct counts *c, uint32_t n)
+{
+	uint32_t order = q->h.refcount_order;
+	uint32_t from = (uint32_t)(((uint64_t)c->i << order) / 8);
+	uint32_t to = (uint32_t)(((uint64_t)(c->i + n) << order) + 7) / 8;
+
+	if (n)
+		cache_dirty(&q->refs, c->s, from, to - from, 0);
+	cache_put(&q->refs, &c->s);
+}
+
 int qcow2_refs_set(struct qcow2 *q, uint64_t first, uint64_t n, uint64_t value)
 {
-	uint32_t per = entries_per_slice(q), order = q->h.refcount_order;
-
 	while (n) {
-		uint32_t i = (uint32_t)(first % q->refs_per_block % per), from, to;
-		uint32_t k = (uint32_t)min_u64(n, per - i);
-		struct slice *s;
-		uint64_t off;
-		int err = count_off(q, first, &off);
+		struct counts c;
+		int err = counts_get(q, first, n, true, &c);
 
 		if (err)
 			return err;
-		if (!off)
-			return qcow2_broken(q, "no refcount block for cluster", first);
-		err = cache_get_rw(&q->refs, off, &s);
-		if (err)
-			return err;
-		for (uint32_t j = 0; j < k; j++)
-			qcow2_refcount_set(s->data, i + j, order, value);
-		from = (uint32_t)(((uint64_t)i << order) / 8);
-		to = (uint32_t)(((uint64_t)(i + k) << order) + 7) / 8;
-		cache_dirty(&q->refs, s, from, to - from, 0);
-		cache_put(&q->refs, &s);
-		first += k;
-		n -= k;
+		for (uint32_t j = 0; j < c.n; j++)
+			count_set(q, &c, j, value);
+		counts_put(q, &c, c.n);
+		first += c.n;
+		n -= c.n;
 	}
 	return 0;
 }
 
 int qcow2_refs_drop(struct qcow2 *q, uint64_t first, uint64_t n, uint64_t *k, bool *unused)
 {
-	uint32_t per = entries_per_slice(q), order = q->h.refcount_order;
-	uint32_t i = (uint32_t)(first % q->refs_per_block % per), j = 0, from, to;
-	struct slice *s;
-	uint64_t off, old = 0;
-	int err = count_off(q, first, &off);
+	struct counts c;
+	uint32_t j = 0;
+	int err = counts_get(q, first, n, true, &c);
 
-	if (!err && !off)
-		err = qcow2_broken(q, "no refcount block for cluster", first);
-	if (!err)
-		err = cache_get_rw(&q->refs, off, &s);
 	if (err)
 		return err;
-	n = min_u64(n, per - i);
-	for (; j < n; j++) {
-		old = qcow2_refcount_get(s->data, i + j, order);
+	for (; j < c.n; j++) {
+		uint64_t old = count_at(q, &c, j);
+
 		if (!old || (j && (old == 1) != *unused))
 			break;
 		*unused = old == 1;
-		qcow2_refcount_set(s->data, i + j, order, old - 1);
+		count_set(q, &c, j, old - 1);
 	}
-	from = (uint32_t)(((uint64_t)i << order) / 8);
-	to = (uint32_t)(((uint64_t)(i + j) << order) + 7) / 8;
-	if (j)
-		cache_dirty(&q->refs, s, from, to - from, 0);
-	cache_put(&q->refs, &s);
+	counts_put(q, &c, j);
 	*k = j;
 	return j ? 0 : qcow2_broken(q, "a cluster in use counts as free:", first);
 }
@@ -111,85 +132,64 @@ uint32_t qcow2_refs_per_slice(const struct qcow2 *q)
 
 int qcow2_refs_get(struct qcow2 *q, uint64_t cluster, uint64_t *count)
 {
-	uint32_t i = (uint32_t)(cluster % q->refs_per_block % entries_per_slice(q));
-	struct slice *s;
+	struct counts c;
 	uint64_t off;
 	int err = count_off(q, cluster, &off);
 
 	*count = 0;
 	if (!err && off)
-		err = cache_get(&q->refs, off, &s);
+		err = counts_get(q, cluster, 1, false, &c);
 	if (err || !off)
 		return err;
-	*count = qcow2_refcount_get(s->data, i, q->h.refcount_order);
-	cache_put(&q->refs, &s);
+	*count = count_at(q, &c, 0);
+	counts_put(q, &c, 0);
 	return 0;
 }
 
 int qcow2_refs_one(struct qcow2 *q, uint64_t first, bool *one, uint64_t *run)
 {
-	uint32_t per = entries_per_slice(q), order = q->h.refcount_order;
-	uint32_t i = (uint32_t)(first % q->refs_per_block % per), k = 1;
-	struct slice *s;
-	uint64_t off;
-	int err = count_off(q, first, &off);
+	uint32_t k = 1;
+	struct counts c;
+	int err = counts_get(q, first, UINT64_MAX, false, &c);
 
-	if (!err && !off)
-		err = qcow2_broken(q, "no refcount block for cluster", first);
-	if (!err)
-		err = cache_get(&q->refs, off, &s);
 	if (err)
 		return err;
-	*one = qcow2_refcount_get(s->data, i, order) == 1;
-	while (i + k < per && (qcow2_refcount_get(s->data, i + k, order) == 1) == *one)
+	*one = count_at(q, &c, 0) == 1;
+	while (k < c.n && (count_at(q, &c, k) == 1) == *one)
 		k++;
-	cache_put(&q->refs, &s);
+	counts_put(q, &c, 0);
 	*run = k;
 	return 0;
 }
 
 int qcow2_refs_add(struct qcow2 *q, uint64_t first, uint64_t n, int delta)
 {
-	uint32_t per = entries_per_slice(q), order = q->h.refcount_order;
 	uint64_t bad = delta > 0 ? UINT64_MAX >> (64 - q->h.refcount_bits) : 0;
 
 	while (n) {
-		uint32_t i = (uint32_t)(first % q->refs_per_block % per), from, to;
-		uint32_t k = (uint32_t)min_u64(n, per - i);
-		struct slice *s;
-		uint64_t off;
-		int err = count_off(q, first, &off);
+		struct counts c;
+		int err = counts_get(q, first, n, true, &c);
 
-		if (!err && !off)
-			err = qcow2_broken(q, "no refcount block for cluster", first);
-		if (!err)
-			err = cache_get_rw(&q->refs, off, &s);
 		if (err)
 			return err;
-		for (uint32_t j = 0; j < k && !err; j++)
-			if (qcow2_refcount_get(s->data, i + j, order) == bad)
+		for (uint32_t j = 0; j < c.n && !err; j++)
+			if (count_at(q, &c, j) == bad)
 				err = -ERANGE;
-		for (uint32_t j = 0; j < k && !err; j++)
-			qcow2_refcount_set(s->data, i + j, order,
-				qcow2_refcount_get(s->data, i + j, order) + (uint64_t)delta);
-		from = (uint32_t)(((uint64_t)i << order) / 8);
-		to = (uint32_t)(((uint64_t)(i + k) << order) + 7) / 8;
-		if (!err)
-			cache_dirty(&q->refs, s, from, to - from, 0);
-		cache_put(&q->refs, &s);
+		for (uint32_t j = 0; j < c.n && !err; j++)
+			count_set(q, &c, j, count_at(q, &c, j) + (uint64_t)delta);
+		counts_put(q, &c, err ? 0 : c.n);
 		if (err)
 			return err;
-		first += k;
-		n -= k;
+		first += c.n;
+		n -= c.n;
 	}
 	return 0;
 }
 
 int qcow2_refs_state(struct qcow2 *q, uint64_t first, enum ref_state *st, uint64_t *run)
 {
-	uint32_t per = entries_per_slice(q), order = q->h.refcount_order;
-	uint32_t i = (uint32_t)(first % q->refs_per_block % per), k = 1;
-	struct slice *s;
+	uint32_t k = 1;
+	struct counts c;
 	uint64_t off;
 	bool is_free;
 	int err = count_off(q, first, &off);
@@ -201,13 +201,13 @@ int qcow2_refs_state(struct qcow2 *q, uint64_t first, enum ref_state *st, uint64
 		*run = q->refs_per_block - first % q->refs_per_block;
 		return 0;
 	}
-	err = cache_get(&q->refs, off, &s);
+	err = counts_get(q, first, UINT64_MAX, false, &c);
 	if (err)
 		return err;
-	is_free = !qcow2_refcount_get(s->data, i, order);
-	while (i + k < per && !qcow2_refcount_get(s->data, i + k, order) == is_free)
+	is_free = !count_at(q, &c, 0);
+	while (k < c.n && !count_at(q, &c, k) == is_free)
 		k++;
-	cache_put(&q->refs, &s);
+	counts_put(q, &c, 0);
 	*st = is_free ? REF_FREE : REF_USED;
 	*run = k;
 	return 0;
