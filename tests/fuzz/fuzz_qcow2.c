@@ -3,11 +3,11 @@
  * fuzz_qcow2.c - hostile qcow2 images, and what can be done to them.
  *
  * An input is an image and behind it PLAN bytes, each of which says one thing to do with it: read
- * and write, zero, discard, compress, snapshot, resize, amend, map, check, repair and so on.
- * Anything may fail; nothing may crash, hang, grow without bound or reach outside the file.  At
- * the end the image is repaired.  If that left no error, a second check finds nothing; and then it
- * is an image as good as any: used once more, it reads back what was written, and no check finds
- * an error.
+ * and write, zero, discard, compress, snapshot, resize, amend, keep bitmaps, save a machine's
+ * state, map, check, repair and so on. Anything may fail; nothing may crash, hang, grow without
+ * bound or reach outside the file.  At the end the image is repaired.  If that left no error, a
+ * second check finds nothing; and then it is an image as good as any: used once more, it reads
+ * back what was written, and no check finds an error.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -191,8 +191,40 @@ static void empty(struct disk *d, unsigned arg)
 	(void)!disk_make_empty(d);
 }
 
+static void bitmap(struct disk *d, unsigned arg)
+{
+	static const enum bitmap_op ops[] = { BITMAP_ADD, BITMAP_ADD, BITMAP_ENABLE, BITMAP_DISABLE,
+		BITMAP_CLEAR, BITMAP_REMOVE };
+	const char *name = arg & 1 ? "b" : "a", *other = arg & 1 ? "a" : "b";
+	unsigned op = arg / 2;
+	struct disk_bitmap first;
+	struct why why = { "" };
+
+	if (op < ARRAY_SIZE(ops)) {
+		(void)!disk_bitmap_change(d, ops[op], name, op ? 0 : 512, &why);
+		return;
+	}
+	if (op == ARRAY_SIZE(ops) && disk_bitmap_get(d, 0, &first))
+		other = first.name;
+	(void)!disk_bitmap_merge(d, name, d, other, &why);
+}
+
+static void vmstate(struct disk *d, unsigned arg)
+{
+	static const uint64_t at[] = { 0, 512, 5000, 65 * KiB, MiB, GiB, 1ULL << 40, INT64_MAX };
+	uint64_t off = at[arg % 8], len = arg < 8 ? 4096 : 20000;
+
+	if (disk_vmstate(d, got, off, len, false) != 0 && arg % 2)
+		return;
+	memset(buf, (int)arg + 1, len);
+	if (disk_vmstate(d, buf, off, len, true) != 0 || !strict)
+		return;
+	must(disk_vmstate(d, got, off, len, false) == 0);
+	must(!memcmp(buf, got, len));
+}
+
 static void (*const steps[])(struct disk *d, unsigned arg) = { rw, zero, compress, snapshot, resize,
-	amend, map, backing, empty, rw, snapshot, rw };
+	amend, map, backing, empty, bitmap, vmstate, rw };
 
 struct step {
 	struct disk *d;
@@ -265,9 +297,11 @@ static int read_snapshot_fiber(void *arg)
 	struct why why = { "" };
 	struct disk_snapshot snap;
 
-	if (disk_snapshot_get(s->d, s->arg % 3, &snap) &&
-		disk_snapshot_load(s->d, snap.id, NULL, &why) == 0)
-		rw(s->d, s->arg);
+	if (!disk_snapshot_get(s->d, s->arg % 3, &snap) ||
+		disk_snapshot_load(s->d, snap.id, NULL, &why) != 0)
+		return 0;
+	rw(s->d, s->arg);
+	(void)!disk_vmstate(s->d, got, 0, min_u64(snap.vm_state_bytes, sizeof(got)), false);
 	return 0;
 }
 
@@ -282,26 +316,49 @@ static void read_snapshot(unsigned arg)
 	(void)!disk_close(s.d, &why);
 }
 
+/* Bitmaps whose bits are lost. */
+static unsigned lost_bitmaps(const struct disk *d)
+{
+	struct disk_bitmap b;
+	unsigned lost = 0;
+
+	for (uint32_t i = 0; disk_bitmap_get(d, i, &b); i++)
+		lost += b.inconsistent;
+	return lost;
+}
+
+/* Closes the disk and opens it again, something else (what, arg) done between; NULL: could not. */
+static struct disk *reopen(struct disk *d, unsigned what, unsigned arg)
+{
+	unsigned lost = lost_bitmaps(d);
+	struct why why = { "" };
+	struct qcow2_check res;
+	int err = disk_close(d, &why);
+
+	if (what == 12)
+		read_snapshot(arg);
+	else if (what == 13 && !strict)
+		(void)!check(arg & (QCOW2_FIX_LEAKS | QCOW2_FIX_ERRORS), &res);
+	if (err)
+		return NULL;
+	d = open_image(arg);
+	must(!strict || !d || lost_bitmaps(d) <= lost);
+	return d;
+}
+
 static void use(const uint8_t *plan)
 {
 	struct why why = { "" };
 	struct disk *d = open_image(plan[0] & 15);
 	struct qcow2_check res;
-	int err;
 
 	for (unsigned i = 1; i < PLAN && d; i++) {
 		struct step s = { d, plan[i] & 15, plan[i] >> 4 };
 
-		if (s.what < ARRAY_SIZE(steps)) {
+		if (s.what < ARRAY_SIZE(steps))
 			(void)!fiber_run(loop, step_fiber, &s);
-			continue;
-		}
-		err = disk_close(d, &why);
-		if (s.what == 12)
-			read_snapshot(s.arg);
-		else if (s.what == 13 && !strict)
-			(void)!check(s.arg & (QCOW2_FIX_LEAKS | QCOW2_FIX_ERRORS), &res);
-		d = err ? NULL : open_image(s.arg);
+		else
+			d = reopen(d, s.what, s.arg);
 	}
 	if (d && disk_close(d, &why) == 0 && strict) {
 		/*
@@ -356,6 +413,21 @@ static const struct {
 		{ 0, 0, 1, 0x10, 0x64 } },
 	{ { .size = 64 * MiB, .cluster_size = 512, .refcount_bits = 4 },
 		{ 0, 0, 0x74, 0x54, 0x20 } },
+	/* Bitmaps: merged, one cleared, with a snapshot, and the disk resized. */
+	{ { .size = 2 * MiB, .cluster_size = 512 },
+		{ 0, 0x09, 0, 0x39, 0x10, 0xe9, 14, 3, 0x71, 0x89, 0x20, 0x54 } },
+	{ { .size = MiB, .cluster_size = 4096, .data_file = "data" },
+		{ 0, 0x29, 0, 0x19, 14, 0x10, 0x64, 0xd9 } },
+	/* A machine's state, and a snapshot of it. */
+	{ { .size = MiB, .cluster_size = 1024 },
+		{ 0, 0x0a, 0, 0xba, 3, 0x10, 0x2a, 12, 0x13 } },
+	{ { .size = 600 * KiB,
+		  .cluster_size = 16384,
+		  .extended_l2 = true,
+		  .zstd = true,
+		  .backing_file = "base",
+		  .backing_format = "raw" },
+		{ 8, 0x22, 0x16, 0x09, 0x11, 0x1a, 3, 0x20, 8 } },
 };
 
 struct creation {
@@ -368,6 +440,24 @@ static int create_fiber(void *arg)
 	struct creation *c = arg;
 
 	return qcow2_create(c->file, c->opts, NULL);
+}
+
+/* The first snapshot, if there is one, is a machine's: the library makes none that says so. */
+static void set_vm_state(uint32_t bytes)
+{
+	struct qcow2_disk_header h;
+	struct qcow2_disk_snapshot snap;
+	be64_t wide = be64_make(bytes);
+	uint64_t at;
+
+	mem_read(&image, &h, sizeof(h), 0);
+	at = be64_get(h.snapshots_offset);
+	if (!at)
+		return;
+	mem_read(&image, &snap, sizeof(snap), at);
+	snap.vm_state_bytes = be32_make(bytes);
+	mem_write(&image, &snap, sizeof(snap), at, false);
+	mem_write(&image, &wide, sizeof(wide), at + sizeof(snap), false);
 }
 
 size_t fuzz_seed(uint8_t *data, size_t size, unsigned n)
@@ -387,6 +477,7 @@ size_t fuzz_seed(uint8_t *data, size_t size, unsigned n)
 	file_close(c.file);
 	data_file = c.opts->data_file != NULL;
 	use(seeds[n].plan);
+	set_vm_state(24096);
 	len = min_u64(image.size, size - PLAN);
 	mem_read(&image, data, len, 0);
 	memcpy(data + len, seeds[n].plan, PLAN);
