@@ -308,6 +308,39 @@ static int check_target(const struct options *o, const struct img_opts *t, struc
 	return 0;
 }
 
+/* The backing file must open, or the target would be made for nothing.  Said as of the target. */
+static int check_backing(const struct options *o, const struct img_opts *t, struct loop *l)
+{
+	const char *name = t->v[OPT_BACKING_FILE].text;
+	char path[4096] = "";
+	struct disk_opts b = {.path = path,
+		.format = t->v[OPT_BACKING_FMT].text,
+		.readonly = true,
+		.quiet = true,
+		.nolock = true};
+	struct why inner = {""}, why = {""};
+	struct disk *d;
+	int err;
+
+	if (!name || !name[0])
+		return 0;
+	err = disk_backing_path(o->out, name, path, sizeof(path));
+	if (!err && !strcmp(path, o->out))
+		err = why_set(
+			&why, -ELOOP, "Backing file '%.1023s' creates an infinite loop.", path);
+	if (!err && (err = disk_open(l, &b, &d, &inner)) == 0)
+		err = disk_close(d, &inner);
+	if (!err)
+		return 0;
+	if (inner.text[0])
+		why_set(&why, err, "Could not open backing file: %.1200s", inner.text);
+	else
+		why_set(&why, err, "Could not open backing file: Could not open '%.900s': %s", path,
+			strerror(-err));
+	img_say_open(o->out, &why, err);
+	return err;
+}
+
 static int create_target(const struct options *o, struct img_opts *t, uint64_t size)
 {
 	struct why why = {""};
@@ -362,6 +395,8 @@ static int make_target(const struct options *o, struct img_opts *t, struct copy 
 		err = check_target(o, t, c);
 	if (!err && o->dst_cache && (err = cache_mode_parse(o->dst_cache, &cache)) != 0)
 		log_error("Invalid cache option: %s", o->dst_cache);
+	if (!err && !o->skip_create)
+		err = check_backing(o, t, c->loop);
 	if (!err && !o->skip_create)
 		err = create_target(o, t, c->total);
 	if (!err)
