@@ -73,9 +73,9 @@ static enum map_kind subcluster_kind(uint64_t bitmap, unsigned sub, bool host)
 
 /*
  * One entry, decoded for one of its subclusters (0 if entries are not extended). host_off is the
- * cluster's start.  Not NULL: what is wrong with it.
+ * cluster's start.  false: it names no whole cluster, or says of the subcluster what cannot be.
  */
-static const char *decode(struct qcow2 *q, struct l2_entry e, unsigned sub, struct mapping *m)
+static bool decode(struct qcow2 *q, struct l2_entry e, unsigned sub, struct mapping *m)
 {
 	bool host;
 
@@ -86,21 +86,21 @@ static const char *decode(struct qcow2 *q, struct l2_entry e, unsigned sub, stru
 		m->kind = MAP_COMPRESSED;
 		m->writable = false;
 		qcow2_compressed_range(e.desc, q->h.cluster_bits, &m->host_off, &m->packed_len);
-		return NULL;
+		return true;
 	}
 	if (m->host_off % q->h.cluster_size)
-		return "data cluster at an unaligned offset";
+		return false;
 	host = has_host(q, e.desc);
 	if (q->ext) {
 		m->kind = subcluster_kind(e.bitmap, sub, host);
 		if (e.bitmap >> sub & (e.bitmap >> (32 + sub) | !host) & 1)
-			return "subclusters that contradict each other, near host offset";
+			return false;
 	} else if (q->h.version >= 3 && (e.desc & QCOW2_OFLAG_ZERO)) {
 		m->kind = host ? MAP_ZERO_HOST : MAP_ZERO;
 	} else {
 		m->kind = host ? MAP_DATA : MAP_HOLE;
 	}
-	return NULL;
+	return true;
 }
 
 /* In a data file each guest cluster has its own place, as it is. */
@@ -120,15 +120,23 @@ static bool continues(const struct mapping *a, const struct mapping *b, uint64_t
 	return !map_has_host(a) || b->host_off == a->host_off + bytes;
 }
 
+static uint64_t table_of(const struct qcow2 *q, uint64_t entry)
+{
+	return entry & ~(uint64_t)(q->h.cluster_size - 1);
+}
+
+static unsigned index_of(const struct qcow2 *q, uint64_t entry)
+{
+	return (unsigned)((entry - table_of(q, entry)) / (q->h.cluster_size / q->l2_entries));
+}
+
 /* Entry v, at host offset entry, names no whole cluster. */
 static int unaligned(struct qcow2 *q, uint64_t v, uint64_t entry)
 {
-	uint64_t table = entry & ~(uint64_t)(q->h.cluster_size - 1);
-
 	return qcow2_corrupt(q, true, "%s offset %#llx unaligned (L2 offset: %#llx, L2 index: %#x)",
 		v & QCOW2_OFLAG_ZERO ? "Preallocated zero cluster" : "Cluster allocation",
-		(unsigned long long)(v & QCOW2_OFFSET_MASK), (unsigned long long)table,
-		(unsigned)((entry - table) / (q->h.cluster_size / q->l2_entries)));
+		(unsigned long long)(v & QCOW2_OFFSET_MASK), (unsigned long long)table_of(q, entry),
+		index_of(q, entry));
 }
 
 static bool is_unaligned(const struct qcow2 *q, uint64_t v)
@@ -148,9 +156,11 @@ static int map_slice(struct qcow2 *q, const struct slice *s, uint64_t entry, uin
 
 	if (is_unaligned(q, be64_get(e[first])))
 		return unaligned(q, be64_get(e[first]), entry);
-	wrong = decode(q, entry_at(q, &e[first]), in_cluster >> q->unit_bits, m);
-	if (!wrong && q->external)
-		wrong = external_wrong(off - in_cluster, m);
+	if (!decode(q, entry_at(q, &e[first]), in_cluster >> q->unit_bits, m))
+		return qcow2_corrupt(q, true,
+			"Invalid cluster entry found (L2 offset: %#llx, L2 index: %#x)",
+			(unsigned long long)table_of(q, entry), index_of(q, entry));
+	wrong = q->external ? external_wrong(off - in_cluster, m) : NULL;
 	if (wrong)
 		return qcow2_broken(q, wrong, m->host_off);
 	if (m->kind == MAP_COMPRESSED)
@@ -162,7 +172,7 @@ static int map_slice(struct qcow2 *q, const struct slice *s, uint64_t entry, uin
 
 		/* A broken entry is reported when it is its turn, not as somebody's neighbour. */
 		if (i >= n ||
-			decode(q, entry_at(q, &e[i]), (unsigned)((got - start) >> q->unit_bits),
+			!decode(q, entry_at(q, &e[i]), (unsigned)((got - start) >> q->unit_bits),
 				&next) ||
 			!continues(m, &next, start))
 			break;

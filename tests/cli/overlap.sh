@@ -61,8 +61,8 @@ both() {
 }
 
 l1=$((0x30000)) l2=$((0x40000))
-fresh() {
-	qemu-img create -q -f qcow2 damaged.qcow2 64M
+fresh() { # OPTION...
+	qemu-img create -q -f qcow2 "$@" damaged.qcow2 64M
 	qemu-io -c 'write 0 64k' damaged.qcow2 >/dev/null
 }
 
@@ -81,6 +81,9 @@ poke damaged.qcow2 $l2 '\200\0\0\0\0\5\52\0'
 both "data at an unaligned place" overlap-check=cached -c 'read 0 512' -c 'read 0 512'
 poke damaged.qcow2 $l1 '\200\0\0\0\0\4\52\0'
 both "a table at an unaligned place" overlap-check=cached -c 'read 0 512' -c 'write 0 512'
+fresh -o extended_l2=on
+poke damaged.qcow2 $((l2 + 8)) '\377\377\377\377\377\377\377\377'
+both "subclusters that are data and zeros" overlap-check=cached -c 'write 0 512' -c 'read 0 512'
 
 # Opening for writing is refused until it was repaired.
 fresh
