@@ -142,7 +142,7 @@ R2: a new snapshot table before the header|blockdev/qcow2/amend.c|u:test_qcow2_c
 R4: counts are durable before version 2|blockdev/qcow2/amend.c|u:test_qcow2_cuts|
 	's/(err = qcow2_write_refs\(q\);\n\tif \(!err\)\n\t\terr = )sync_to\(.*?;/${1}0;/'
 R8: all of a new snapshot before the header|blockdev/qcow2/snapshot.c|512 snapshots|
-	's/\tif \(!err\)\n\t\terr = snapshot_write_out\(q\);\n\treturn give_up/\treturn give_up/'
+	's/\tif \(!err\)\n\t\terr = snapshot_write_out\(q\);\n\treturn sync_give_up/\treturn sync_give_up/'
 R8: the table without a snapshot before the header|blockdev/qcow2/snapshot.c|512 snapshots|
 	's/\tif \(!err\)\n\t\terr = snapshot_write_out\(q\);\n(\tif \(!err\) \{\n\t\tif \(q->h\.version)/$1/'
 

@@ -75,12 +75,6 @@ int snapshot_load_l1(struct qcow2 *q, const struct snapshot *s, uint64_t n, stru
 	return err;
 }
 
-/* Half done, and only a repair can tell what is right: the mark stays, nothing more is written. */
-static int give_up(struct qcow2 *q, int err)
-{
-	return sync_give_up(&q->fmt.sync, err);
-}
-
 /* n entries of L1, written to new clusters; *r names them. */
 static int write_l1(struct qcow2 *q, const be64_t *e, uint32_t n, struct run *r)
 {
@@ -134,7 +128,7 @@ int snapshot_write_out(struct qcow2 *q)
  */
 static int switch_header(struct qcow2 *q)
 {
-	return give_up(q, qcow2_header_commit(q));
+	return sync_give_up(&q->fmt.sync, qcow2_header_commit(q));
 }
 
 static uint64_t table_clusters(const struct qcow2 *q, uint64_t bytes)
@@ -209,7 +203,7 @@ static int share_all(struct qcow2 *q)
 		err = tree_set_l1_flags(q, FLAGS_CLEAR);
 	if (!err)
 		err = snapshot_write_out(q);
-	return give_up(q, err);
+	return sync_give_up(&q->fmt.sync, err);
 }
 
 static int create(struct qcow2 *q, const char *name)
@@ -303,7 +297,7 @@ static int delete(struct qcow2 *q, uint32_t i, struct why *why)
 	free(s.id);
 	free(s.name);
 	free(s.unknown);
-	if (give_up(q, err)) {
+	if (sync_give_up(&q->fmt.sync, err)) {
 		/* The peer's words, the name of its function included. */
 		fprintf(stderr, "qcow2_free_clusters failed: %s\n", strerror(-err));
 		return why_set(why, err, "Failed to free the cluster and L1 table: %s",
@@ -345,7 +339,7 @@ static int switch_l1(struct qcow2 *q, const struct snapshot *s, struct mem_table
 	}
 	if (err) {
 		q->h = before;
-		return give_up(q, err);
+		return sync_give_up(&q->fmt.sync, err);
 	}
 	l1->host_off = q->h.l1_offset;
 	return 0;
@@ -377,7 +371,7 @@ static int apply(struct qcow2 *q, uint32_t i, struct why *why)
 	mem_table_fini(&old);
 	if (!err)
 		err = snapshot_write_out(q);
-	if (give_up(q, err))
+	if (sync_give_up(&q->fmt.sync, err))
 		return err;
 	snapshot_mark_off(q);
 	return qcow2_header_put(q);

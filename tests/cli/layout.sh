@@ -5,23 +5,8 @@
 # new refcount blocks, and these can go again.
 
 cd "${TMPDIR:?run me by tests/run.sh}" || exit 1
-SLUICE=${SLUICE:-build/sluice}
-status=0
-
-verdict() { # STATUS NAME
-	if [ "$1" -eq 0 ]; then
-		echo "ok $2"
-	else
-		echo "FAIL $2"
-		sed 's/^/  | /' why | head -20
-		status=1
-	fi
-}
-
-if ! command -v qemu-img >/dev/null || ! command -v qemu-io >/dev/null; then
-	echo "skip layout: qemu-img and qemu-io are not installed (Debian: qemu-utils)"
-	exit 0
-fi
+# shellcheck source=tests/support/beside_qemu.sh
+. "$SRC/tests/support/beside_qemu.sh"
 
 # After each write, by a program of its own: where the image ends.
 ends() { # OPTIONS WRITE...; IO does it
