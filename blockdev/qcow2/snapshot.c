@@ -75,13 +75,18 @@ int snapshot_load_l1(struct qcow2 *q, const struct snapshot *s, uint64_t n, stru
 	return err;
 }
 
-/* n entries of L1, written to new clusters; *r names them. */
+/* n entries of L1, written to new clusters; *r names them.  A disk of no bytes needs none. */
 static int write_l1(struct qcow2 *q, const be64_t *e, uint32_t n, struct run *r)
 {
-	uint64_t bytes = n * 8ULL, whole = round_up(max_u64(bytes, 1), q->h.cluster_size);
-	be64_t *copy = file_buf(whole);
-	int err = copy ? qcow2_alloc_table(q, whole >> q->h.cluster_bits, r) : -ENOMEM;
+	uint64_t bytes = n * 8ULL, whole = round_up(bytes, q->h.cluster_size);
+	be64_t *copy;
+	int err;
 
+	*r = (struct run){.n = 0};
+	if (!n)
+		return 0;
+	copy = file_buf(whole);
+	err = copy ? qcow2_alloc_table(q, whole >> q->h.cluster_bits, r) : -ENOMEM;
 	if (!err) {
 		for (uint32_t i = 0; i < n; i++)
 			copy[i] = be64_make(be64_get(e[i]) & ~QCOW2_OFLAG_COPIED);
