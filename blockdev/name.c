@@ -468,7 +468,7 @@ static int open_host_file(struct level *v, const struct opts *o, struct file **o
 
 	if (err)
 		return err;
-	if (!path)
+	if (!path || !path[0])
 		return why_set(why, -EINVAL, "The 'file' block driver requires a file name");
 	/* What looks like a protocol is none, once it has been opened. */
 	if (asprintf(&v->name->path, "%s%s", protocol_len(path) ? "./" : "", path) < 0) {

@@ -140,6 +140,8 @@ static int raw_resize(struct format *fmt, uint64_t size, enum prealloc how, stru
 	uint64_t old = fmt->size;
 	int err;
 
+	if (how != PREALLOC_OFF && size < old)
+		return why_set(why, -ENOTSUP, "Cannot use preallocation for shrinking files");
 	if (how == PREALLOC_METADATA)
 		return why_set(why, -ENOTSUP, "Unsupported preallocation mode: metadata");
 	size = round_up(size, SECTOR);

@@ -146,20 +146,29 @@ static int open_host(const char *path, unsigned flags, bool *made, struct why *w
 	return -errno;
 }
 
-static int check_kind(int fd, struct why *why)
+static int check_kind(int fd, const char *path, struct why *why)
 {
 	struct stat st;
 	int how;
 
 	if (fstat(fd, &st) < 0)
 		return -errno;
-	if (S_ISDIR(st.st_mode))
-		return -EISDIR;
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
-		return why_set(why, -EINVAL, "neither a regular file nor a block device");
+		return why_set(why, -EINVAL,
+			"'file' driver requires '%s' to be a regular file", path);
 	/* With O_NONBLOCK io_uring would give EAGAIN where it should wait. */
 	how = fcntl(fd, F_GETFL);
 	return how < 0 || fcntl(fd, F_SETFL, how & ~O_NONBLOCK) < 0 ? -errno : 0;
+}
+
+static int lock(int fd, const char *path, bool writer, struct why *why)
+{
+	struct why inner = {""};
+	int err = image_lock(fd, writer, &inner);
+
+	return err == -EAGAIN ? why_set(why, err, "%s\nIs another process using the image [%s]?",
+					inner.text, path)
+			      : err;
 }
 
 static int empty(int fd)
@@ -182,9 +191,9 @@ int file_open(struct loop *l, const char *path, unsigned flags, struct file **ou
 	fd = open_host(path, flags, &made, why);
 	if (fd < 0)
 		return fd;
-	err = check_kind(fd, why);
+	err = check_kind(fd, path, why);
 	if (!err && !(flags & FILE_NOLOCK))
-		err = image_lock(fd, flags & FILE_RDWR, why);
+		err = lock(fd, path, flags & FILE_RDWR, why);
 	locked = !err;
 	if (!err && (flags & FILE_CREATE))
 		err = empty(fd);

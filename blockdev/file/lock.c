@@ -61,20 +61,18 @@ void image_unlock(int fd)
 
 static int contradiction(int fd, unsigned does, unsigned forbids, struct why *why)
 {
-	static const char ask[] = "is another process using the image?";
 	int taken;
 
 	for (int n = 0; n < N_IMAGE_USES; n++) {
 		taken = does & BIT(n) ? byte_is_taken(fd, BYTE_FORBIDS + n) : 0;
 		if (taken > 0)
-			return why_set(
-				why, -EAGAIN, "Failed to get \"%s\" lock; %s", use_name[n], ask);
+			return why_set(why, -EAGAIN, "Failed to get \"%s\" lock", use_name[n]);
 		if (taken < 0)
 			return taken;
 		taken = forbids & BIT(n) ? byte_is_taken(fd, BYTE_DOES + n) : 0;
 		if (taken > 0)
-			return why_set(why, -EAGAIN, "Failed to get shared \"%s\" lock; %s",
-				use_name[n], ask);
+			return why_set(
+				why, -EAGAIN, "Failed to get shared \"%s\" lock", use_name[n]);
 		if (taken < 0)
 			return taken;
 	}

@@ -145,10 +145,8 @@ static char *option_value(const char *text, const char *key)
 
 /* The image, open; with whatever is said to find it. */
 struct image {
-	struct loop *loop;
-	struct file *file, *data; /* data: an external data file, or NULL */
-	const char *shown; /* in messages: as on the command line */
-	char *path, *format;
+	struct img_file f;
+	struct file *data; /* an external data file, or NULL */
 	bool raw;
 };
 
@@ -168,10 +166,10 @@ static int check_once(struct image *im, struct job *j, unsigned fix)
 {
 	int err;
 
-	j->file = im->file;
+	j->file = im->f.file;
 	j->fix = fix;
 	j->res.report = print_finding;
-	err = fiber_run(im->loop, run_check, j);
+	err = fiber_run(im->f.loop, run_check, j);
 	if (err)
 		log_error("Check failed: %s", why_text(&j->why, err));
 	return err;
@@ -265,21 +263,6 @@ static int check_image(struct image *im, const struct options *o)
 	return j.res.corruptions ? STATUS_DAMAGED : j.res.leaks ? STATUS_LEAKS : STATUS_OK;
 }
 
-static int failed_to_open(const struct image *im, const struct why *why, int err)
-{
-	const char *ask = strstr(why->text, "; is another process using the image?");
-
-	if (!why->text[0])
-		log_error("Could not open '%s': Could not open '%s': %s", im->shown, im->path,
-			strerror(-err));
-	else
-		log_error("Could not open '%s': %.*s", im->shown,
-			ask ? (int)(ask - why->text) : (int)sizeof(why->text), why->text);
-	if (ask)
-		fprintf(stderr, "Is another process using the image [%s]?\n", im->path);
-	return -1;
-}
-
 static int look(void *arg)
 {
 	struct job *j = arg;
@@ -311,7 +294,7 @@ static int open_data(struct image *im, const struct options *o, const char *name
 	if (!name[0]) {
 		err = why_set(&why, -EINVAL, "'data-file' is required for this image");
 	} else {
-		err = name_open_data(im->loop, &how, name, &im->data, &path, &inner);
+		err = name_open_data(im->f.loop, &how, name, &im->data, &path, &inner);
 		if (err && inner.text[0])
 			why = inner;
 		else if (err)
@@ -319,54 +302,21 @@ static int open_data(struct image *im, const struct options *o, const char *name
 	}
 	free(path);
 	free(given);
-	return err ? failed_to_open(im, &why, err) : 0;
+	if (err)
+		img_say_open(o->filename, &why, err);
+	return err;
 }
 
-/* -EMEDIUMTYPE is an answer only to somebody who has not said what it must be. */
 static int look_at_header(struct image *im, const struct options *o)
 {
-	struct job j = {.file = im->file};
-	int err = fiber_run(im->loop, look, &j);
+	struct job j = {.file = im->f.file};
+	int err = fiber_run(im->f.loop, look, &j);
 
-	if (err == -EMEDIUMTYPE && !im->format) {
-		im->raw = true;
-		return 0;
+	if (err) {
+		img_say_open(o->filename, &j.why, err);
+		return err;
 	}
-	if (err)
-		return failed_to_open(im, &j.why, err);
 	return j.has_data_file ? open_data(im, o, j.data_file) : 0;
-}
-
-static int image_name(struct image *im, const struct options *o)
-{
-	struct stat st;
-
-	im->shown = o->filename;
-	im->path = o->image_opts ? option_value(o->filename, "file.filename") : strdup(o->filename);
-	im->format = o->image_opts ? option_value(o->filename, "driver") : NULL;
-	if (o->format)
-		im->format = strdup(o->format);
-	if (!im->path || (o->format && !im->format)) {
-		log_error("Could not open '%s': %s", im->shown,
-			o->image_opts ? "no file.filename is given" : strerror(ENOMEM));
-		return -1;
-	}
-	if (im->format && !img_format_known(im->format)) {
-		log_error("Could not open '%s': Unknown driver '%s'", im->shown, im->format);
-		return -1;
-	}
-	if (o->unlocked && o->fix) {
-		log_error("Could not open '%s': force-share=on can only be used with read-only "
-			  "images",
-			im->shown);
-		return -1;
-	}
-	if (!stat(im->path, &st) && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
-		log_error("Could not open '%s': 'file' driver requires '%s' to be a regular file",
-			im->shown, im->path);
-		return -1;
-	}
-	return 0;
 }
 
 static int image_open(struct image *im, const struct options *o)
@@ -374,15 +324,16 @@ static int image_open(struct image *im, const struct options *o)
 	bool direct = o->cache == CACHE_NONE || o->cache == CACHE_DIRECTSYNC;
 	unsigned flags = (o->fix ? FILE_RDWR : FILE_RDONLY) | (o->unlocked ? FILE_NOLOCK : 0) |
 			 (direct ? FILE_DIRECT : 0);
-	struct why why = {""};
-	int err;
 
-	if (image_name(im, o) || img_loop_new(LOOP_AIO_AUTO, &im->loop))
-		return -1;
-	err = file_open(im->loop, im->path, flags, &im->file, &why);
-	if (err)
-		return failed_to_open(im, &why, err);
-	im->raw = im->format && !strcmp(im->format, "raw");
+	if (o->unlocked && o->fix) {
+		log_error("Could not open '%s': force-share=on can only be used with read-only "
+			  "images",
+			o->filename);
+		return -EINVAL;
+	}
+	if (img_open(&im->f, o->filename, o->image_opts, o->format, flags))
+		return -EIO;
+	im->raw = !strcmp(im->f.format, "raw");
 	return im->raw ? 0 : look_at_header(im, o);
 }
 
@@ -390,12 +341,7 @@ static void image_close(struct image *im)
 {
 	if (im->data)
 		file_close(im->data);
-	if (im->file)
-		file_close(im->file);
-	if (im->loop)
-		loop_free(im->loop);
-	free(im->path);
-	free(im->format);
+	img_close(&im->f);
 }
 
 static int check_main(int argc, char **argv)

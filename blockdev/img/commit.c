@@ -84,6 +84,8 @@ static int look_through(struct command *c, struct loop *l)
 	err = img_disk_open(l, &s, &top);
 	if (err)
 		return err;
+	progress_start(&c->p, c->progress, c->quiet);
+	progress_set(&c->p, 0, 1);
 	err = find_base(c, top);
 	return img_disk_close(top) && !err ? -EIO : err;
 }
@@ -169,9 +171,7 @@ static int commit_into(struct command *c, struct loop *l)
 	if (err)
 		return err;
 	c->buf = img_data_buf(CHUNK);
-	progress_start(&c->p, c->progress, c->quiet);
 	err = c->buf ? fiber_run(l, commit_fiber, c) : -ENOMEM;
-	progress_end(&c->p);
 	free(c->buf);
 	if (err)
 		img_say_why(NULL, &c->why, err);
@@ -201,6 +201,7 @@ static int commit(struct command *c)
 		closed = img_disk_close(c->to);
 		err = err ? err : closed;
 	}
+	progress_end(&c->p);
 	loop_free(l);
 	free(c->base_path);
 	free(c->base_format);

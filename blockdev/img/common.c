@@ -54,11 +54,15 @@ static uint64_t suffix_bytes(const char *s)
 
 int img_parse_size(const char *text, uint64_t *out)
 {
-	bool hex = text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
+	bool hex;
 	double fraction = 0;
 	uint64_t whole, unit;
 	char *end;
 
+	while (isspace((unsigned char)*text))
+		text++;
+	text += *text == '+';
+	hex = text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
 	if (!isdigit((unsigned char)text[0]))
 		return -EINVAL;
 	errno = 0;
@@ -78,10 +82,12 @@ int img_parse_size(const char *text, uint64_t *out)
 		end = (char *)digits;
 	}
 	unit = suffix_bytes(end);
+	if (hex && *end && unit)
+		log_warn("Using a multiplier suffix on hex numbers is deprecated: %s", text);
 	if (!unit || (fraction > 0 && unit == 1))
 		return -EINVAL;
 	if (__builtin_mul_overflow(whole, unit, out) ||
-		__builtin_add_overflow(*out, (uint64_t)(fraction * (double)unit), out))
+		__builtin_add_overflow(*out, (uint64_t)(fraction * (double)unit + 0.5), out))
 		return -ERANGE;
 	return 0;
 }

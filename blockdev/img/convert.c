@@ -481,7 +481,7 @@ static int convert_main(int argc, char **argv)
 		if (status)
 			img_cannot(o.out_format, "image creation");
 		else
-			img_opts_help(o.out_format, false, o.out != NULL);
+			img_opts_help(o.out_format, false, o.n_names > 0);
 	} else if (!status) {
 		status = convert_checked(&o);
 	}

@@ -28,6 +28,8 @@ struct creation {
 	struct why why;
 };
 
+#define FIRST_BLOCK 4096
+
 static int write_raw(struct creation *c)
 {
 	uint64_t size = round_up(c->q.size, SECTOR);
@@ -40,6 +42,8 @@ static int write_raw(struct creation *c)
 	err = file_truncate(c->file, size);
 	if (!err && c->prealloc >= PREALLOC_FALLOC)
 		err = file_preallocate(c->file, 0, size, c->prealloc);
+	else if (!err) /* what O_DIRECT wants can only be asked where there is a block */
+		err = file_preallocate(c->file, 0, min_u64(size, FIRST_BLOCK), PREALLOC_FULL);
 	return err ? err : file_fdatasync(c->file);
 }
 
@@ -78,9 +82,11 @@ static int make_file(const char *filename, struct creation *c)
 	if (err)
 		return why_set(&c->why, err, "Could not start an event loop: %s", strerror(-err));
 	err = file_open(loop, name_host_path(filename), FILE_RDWR | FILE_CREATE, &c->file, &inner);
-	if (err) {
-		err = why_set(&c->why, err, "Could not create '%s': %s", filename,
-			why_text(&inner, err));
+	if (err && inner.text[0]) {
+		c->why = inner;
+	} else if (err) {
+		err = why_set(
+			&c->why, err, "Could not create '%s': %s", filename, strerror(-err));
 	} else {
 		c->file->nosync = c->o->nosync;
 		err = fiber_run(loop, write_image, c);
@@ -144,6 +150,7 @@ int img_create_file(const char *filename, const struct img_opts *o, struct why *
 
 struct command {
 	const char *filename, *format, *size, *backing, *backing_format;
+	uint64_t bytes; /* that is size, if it is given */
 	char *list; /* all -o */
 	bool quiet, unchecked;
 	struct img_opts o;
@@ -245,31 +252,9 @@ static int check_backing(struct command *c)
 	return err;
 }
 
-static int size_argument(struct command *c)
-{
-	uint64_t size = 0;
-	int err;
-
-	if (!c->size)
-		return 0;
-	err = img_parse_size(c->size, &size);
-	if (err == -ERANGE || (!err && size > (uint64_t)INT64_MAX)) {
-		log_error("Invalid image size specified. Must be between 0 and %" PRId64 ".",
-			INT64_MAX);
-		return -ERANGE;
-	}
-	if (err) {
-		log_error("Invalid image size specified. You may use k, M, G, T, P or E suffixes "
-			  "for");
-		log_error("kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.");
-	}
-	return err;
-}
-
 /* Everything but the files themselves.  Words in c->why, or already said. */
 static int settle(struct command *c)
 {
-	uint64_t size;
 	int err = img_opts_parse(&c->o, c->list, &c->why);
 
 	if (err)
@@ -277,8 +262,8 @@ static int settle(struct command *c)
 	if (c->size && c->o.v[OPT_SIZE].text)
 		return why_set(
 			&c->why, -EINVAL, "The image size must be specified only once");
-	if (c->size && !img_parse_size(c->size, &size))
-		err = img_opts_set_number(&c->o, OPT_SIZE, size);
+	if (c->size)
+		err = img_opts_set_number(&c->o, OPT_SIZE, c->bytes);
 	if (!err && c->backing && img_opts_set(&c->o, OPT_BACKING_FILE, c->backing, &c->why))
 		return why_set(&c->why, -EINVAL,
 			"Backing file not supported for file format '%s'", c->format);
@@ -303,8 +288,6 @@ static int create(struct command *c)
 		log_error("%s: Unknown file format '%s'", c->filename, c->format);
 		return -EINVAL;
 	}
-	if (size_argument(c))
-		return -EINVAL;
 	img_opts_init(&c->o, c->format, false);
 	err = settle(c);
 	if (!err && !c->quiet) {
@@ -318,6 +301,26 @@ static int create(struct command *c)
 	if (err && (c->why.text[0] || err != -EINVAL)) /* else it has been said */
 		img_say_why(c->filename, &c->why, err);
 	img_opts_fini(&c->o);
+	return err;
+}
+
+static int size_argument(struct command *c)
+{
+	int err;
+
+	if (!c->size)
+		return 0;
+	err = img_parse_size(c->size, &c->bytes);
+	if (err == -ERANGE || (!err && c->bytes > (uint64_t)INT64_MAX)) {
+		log_error("Invalid image size specified. Must be between 0 and %" PRId64 ".",
+			INT64_MAX);
+		return -ERANGE;
+	}
+	if (err) {
+		log_error("Invalid image size specified. You may use k, M, G, T, P or E suffixes "
+			  "for");
+		log_error("kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.");
+	}
 	return err;
 }
 
@@ -361,6 +364,8 @@ static int parse(int argc, char **argv, struct command *c)
 	if (!c->filename)
 		return img_try_help("Expecting image file name");
 	c->size = optind < argc ? argv[optind++] : NULL;
+	if (size_argument(c))
+		return 1;
 	if (optind < argc)
 		return img_try_help("Unexpected argument: %s", argv[optind]);
 	return 0;

@@ -5,7 +5,6 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include "blockdev/img/cmd.h"
 #include "blockdev/name.h"
 #include "blockdev/qcow2/format.h"
@@ -121,18 +120,13 @@ int img_open(struct img_file *im, const char *name, bool image_opts, const char 
 	struct disk_opts o = {.path = image_opts ? NULL : name,
 		.options = image_opts ? name : NULL,
 		.format = format,
+		.cache = flags & FILE_DIRECT ? CACHE_NONE : CACHE_WRITEBACK,
 		.readonly = !(flags & FILE_RDWR),
 		.nolock = flags & FILE_NOLOCK};
-	struct stat st;
 
 	*im = (struct img_file){0};
 	if (format && !img_format_known(format)) {
 		log_error("Could not open '%s': Unknown driver '%s'", name, format);
-		return -EINVAL;
-	}
-	if (!stat(name, &st) && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
-		log_error("Could not open '%s': '%s' is neither a regular file nor a block device",
-			name, name);
 		return -EINVAL;
 	}
 	return open_image(im, &o, name);
@@ -147,4 +141,5 @@ void img_close(struct img_file *im)
 	free(im->format);
 	free(im->path);
 	free(im->shown);
+	*im = (struct img_file){0};
 }

@@ -10,6 +10,7 @@
 #include <string.h>
 #include "blockdev/img/cmd.h"
 #include "blockdev/img/img.h"
+#include "vmm/version.h"
 
 static const struct img_cmd *const commands[] = {
 	&img_amend,
@@ -86,6 +87,10 @@ int img_main(int argc, char **argv)
 	}
 	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
 		print_help();
+		return 0;
+	}
+	if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V")) {
+		printf("sluice img version %s\n", SLUICE_VERSION);
 		return 0;
 	}
 	for (const struct img_cmd *const *c = commands; *c; c++) {

@@ -421,15 +421,18 @@ static bool seen_before(const struct image_info *infos, size_t n, const char *pa
 /* More layers than that are a mistake. */
 #define CHAIN_MAX 200
 
-/* What is below infos[n - 1], which is at hand; -ENOENT: nothing is. */
+static bool has_below(const struct image_info *infos, size_t n)
+{
+	return infos[n - 1].h.backing_file[0] && n < CHAIN_MAX;
+}
+
+/* What is below infos[n - 1], which is at hand and names it. */
 static int look_below(const struct options *o, struct image_info *infos, size_t n)
 {
 	const struct qcow2_header *h = &infos[n - 1].h;
 	const char *format = h->backing_format[0] ? h->backing_format : NULL;
 	char path[4096];
 
-	if (!h->backing_file[0] || n == CHAIN_MAX)
-		return -ENOENT;
 	if (disk_backing_path(infos[n - 1].path, h->backing_file, path, sizeof(path)))
 		return -ENAMETOOLONG;
 	if (seen_before(infos, n, path)) {
@@ -454,10 +457,8 @@ static int info_main(int argc, char **argv)
 		return 1;
 	}
 	err = look_at(&o, o.filename, o.image_opts, o.format, &infos[0]);
-	while (!err && o.chain && !(err = look_below(&o, infos, n)))
-		n++;
-	if (err == -ENOENT && o.chain && (n == CHAIN_MAX || !infos[n - 1].h.backing_file[0]))
-		err = 0;
+	while (!err && o.chain && has_below(infos, n))
+		err = look_below(&o, infos, n++);
 	if (!err && o.output == IMG_JSON)
 		print_json(&o, infos, n);
 	for (size_t i = 0; !err && o.output == IMG_HUMAN && i < n; i++) {

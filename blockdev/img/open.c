@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include "blockdev/img/open.h"
 
 int img_loop_new(enum loop_aio aio, struct loop **out)
@@ -46,7 +45,6 @@ int img_disk_open(struct loop *l, const struct img_source *s, struct disk **out)
 		.nosync = s->cache == CACHE_UNSAFE,
 		.unmap = s->unmap};
 	struct why why = {""};
-	struct stat st;
 	int err;
 
 	if (s->image_opts) {
@@ -55,11 +53,6 @@ int img_disk_open(struct loop *l, const struct img_source *s, struct disk **out)
 	}
 	if (s->format && !img_format_known(s->format)) {
 		log_error("Could not open '%s': Unknown driver '%s'", s->name, s->format);
-		return -EINVAL;
-	}
-	if (!stat(s->name, &st) && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
-		log_error("Could not open '%s': 'file' driver requires '%s' to be a regular file",
-			s->name, s->name);
 		return -EINVAL;
 	}
 	err = disk_open(l, &o, out, &why);

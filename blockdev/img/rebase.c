@@ -122,7 +122,7 @@ static int open_new(struct command *c, struct loop *l)
 	struct disk_opts o = {.format = c->base_format, .cache = c->base_cache, .readonly = true,
 		.nolock = c->src.unlocked};
 	struct why why = {""};
-	char path[4096];
+	char path[4096], who[4200];
 	int err;
 
 	if (c->unsafe || !c->base || !c->base[0])
@@ -133,11 +133,10 @@ static int open_new(struct command *c, struct loop *l)
 		err = disk_open(l, &o, &c->new_base, &why);
 	if (!err)
 		return 0;
-	if (why.text[0])
-		log_error("Could not open new backing file '%s': %s", path, why.text);
-	else
-		log_error("Could not open new backing file '%s': Could not open '%s': %s", path,
-			path, strerror(-err));
+	if (!why.text[0])
+		why_set(&why, err, "Could not open '%s': %s", path, strerror(-err));
+	snprintf(who, sizeof(who), "Could not open new backing file '%s'", path);
+	img_say_why(who, &why, err);
 	return err;
 }
 
@@ -153,11 +152,9 @@ static int rebase_open(struct command *c, struct loop *l)
 		log_error("%s", strerror(ENOMEM));
 	}
 	if (!err) {
-		progress_start(&c->p, c->progress, c->quiet);
 		err = fiber_run(l, rebase_fiber, c);
 		if (!err)
 			progress_set(&c->p, 1, 1);
-		progress_end(&c->p);
 		if (err)
 			img_say_why(NULL, &c->why, err);
 	}
@@ -175,12 +172,15 @@ static int rebase(struct command *c)
 
 	if (err)
 		return err;
+	progress_start(&c->p, c->progress, c->quiet);
+	progress_set(&c->p, 0, 1);
 	err = img_disk_open(l, &c->src, &c->d);
 	if (!err) {
 		err = rebase_open(c, l);
 		closed = img_disk_close(c->d);
 		err = err ? err : closed;
 	}
+	progress_end(&c->p);
 	loop_free(l);
 	return err;
 }

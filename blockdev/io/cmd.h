@@ -23,6 +23,7 @@ struct io_how {
 	char *format;
 	enum cache_mode cache;
 	bool readonly, unlocked, unmap, temporary, copy_on_read;
+	bool native_aio; /* changes nothing, but that the cache must be bypassed */
 };
 
 struct io {
@@ -62,15 +63,17 @@ const struct io_cmd *io_find(const char *name);
 must_check int io_open(struct io *io, const struct io_how *how);
 /* Closes the image, if one is open. */
 void io_close(struct io *io);
-/* cache=, discard= as users write them; said if wrong. */
+/* cache=, discard=, aio= as users write them; said if wrong. */
 must_check int io_parse_cache(const char *text, struct io_how *how);
 must_check int io_parse_discard(const char *text, struct io_how *how);
-must_check int io_parse_aio(const char *text);
+must_check int io_parse_aio(const char *text, struct io_how *how);
 
 /* ---- text.c ---- */
 
 /* An offset or a length, 0..INT64_MAX; said if it is none. */
 must_check int io_number(const char *text, uint64_t *out);
+/* For what is done by whole sectors; said. */
+bool io_not_aligned(uint64_t off, uint64_t len);
 /* "1.500 KiB" */
 const char *io_size(double bytes, char *buf, size_t room);
 must_check int io_pattern(const char *text, int *out);

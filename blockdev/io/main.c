@@ -38,10 +38,9 @@ static const struct option long_options[] = {
 	{0},
 };
 
-static void usage(FILE *f)
+static void usage(void)
 {
-	fprintf(f,
-		"Usage: sluice io [OPTIONS]... [-c STRING]... [file]\n"
+	printf("Usage: sluice io [OPTIONS]... [-c STRING]... [file]\n"
 		"Sluice disk exerciser\n"
 		"\n"
 		"      --image-opts         treat file as option string\n"
@@ -53,8 +52,8 @@ static void usage(FILE *f)
 		"  -n, --nocache            disable host cache, short for -t none\n"
 		"  -C, --copy-on-read       keep what is read from backing files in the image\n"
 		"  -m, --misalign           misalign memory of requests\n"
-		"  -k, --native-aio         accepted, as -i is\n"
-		"  -i, --aio=MODE           threads, native or io_uring; all are asked the same\n"
+		"  -k, --native-aio         short for -i native\n"
+		"  -i, --aio=MODE           threads, native (wants -n) or io_uring\n"
 		"  -t, --cache=MODE         use the given cache mode (default writethrough)\n"
 		"  -d, --discard=MODE       ignore or unmap (default unmap)\n"
 		"  -U, --force-share        read an image that a guest is using (take no lock)\n"
@@ -94,8 +93,9 @@ static int parse_one(int c, struct args *a)
 		a->how.format = optarg;
 		return 0;
 	case 'i':
-		return io_parse_aio(optarg) ? 1 : 0;
+		return io_parse_aio(optarg, &a->how) ? 1 : 0;
 	case 'k':
+		return io_parse_aio("native", &a->how) ? 1 : 0;
 	case 'T':
 		return 0;
 	case 'm':
@@ -119,7 +119,7 @@ static int parse_one(int c, struct args *a)
 		printf("sluice io version %s\n", SLUICE_VERSION);
 		return -1;
 	case 'h':
-		usage(stdout);
+		usage();
 		return -1;
 	case OPT_IMAGE_OPTS:
 		a->image_opts = true;
@@ -128,17 +128,19 @@ static int parse_one(int c, struct args *a)
 		log_error("--object: encryption is not supported");
 		return 1;
 	default:
-		usage(stderr);
+		usage();
 		return 1;
 	}
 }
 
 static int parse(int argc, char **argv, struct args *a)
 {
+	static char prog[] = "sluice io";
 	int c;
 
 	optind = 0;
 	opterr = 1;
+	argv[0] = prog; /* what getopt_long() complains as */
 	while ((c = getopt_long(argc, argv, "hVc:d:f:rsnCmki:t:T:U", long_options, NULL)) != -1) {
 		int status = parse_one(c, a);
 
@@ -146,7 +148,7 @@ static int parse(int argc, char **argv, struct args *a)
 			return status;
 	}
 	if (argc - optind > 1) {
-		usage(stderr);
+		usage();
 		return 1;
 	}
 	if (a->how.format && a->image_opts) {

@@ -36,9 +36,10 @@ int io_parse_discard(const char *text, struct io_how *how)
 	return -EINVAL;
 }
 
-int io_parse_aio(const char *text)
+int io_parse_aio(const char *text, struct io_how *how)
 {
-	if (!strcmp(text, "threads") || !strcmp(text, "native") || !strcmp(text, "io_uring"))
+	how->native_aio = !strcmp(text, "native");
+	if (how->native_aio || !strcmp(text, "threads") || !strcmp(text, "io_uring"))
 		return 0;
 	log_error("Invalid aio option: %s", text);
 	return -EINVAL;
@@ -166,9 +167,17 @@ static int open_disk(struct io *io, const struct io_how *h, struct why *why)
 
 	if (h->copy_on_read && h->readonly)
 		return why_set(why, -EINVAL, "Can't use copy-on-read on read-only device");
+	if (h->unlocked && !h->readonly && !h->temporary)
+		return why_set(why, -EINVAL,
+			"force-share=on can only be used with read-only images");
 	if (h->temporary)
 		o.readonly = true;
 	err = disk_open(io->loop, &o, &io->disk, why);
+	if (!err && h->native_aio && h->cache != CACHE_NONE && h->cache != CACHE_DIRECTSYNC) {
+		disk_abandon(io->disk);
+		err = why_set(why, -EINVAL, "aio=native was specified, but it requires "
+					    "cache.direct=on, which was not specified.");
+	}
 	if (err) {
 		io->disk = NULL;
 		return err;
@@ -259,6 +268,7 @@ static int run_open(struct io *io, int argc, char **argv)
 			how.readonly = true;
 			break;
 		case 'k':
+			err = io_parse_aio("native", &how);
 			break;
 		case 't':
 			err = io_parse_cache(optarg, &how);
@@ -267,7 +277,7 @@ static int run_open(struct io *io, int argc, char **argv)
 			err = io_parse_discard(optarg, &how);
 			break;
 		case 'i':
-			err = io_parse_aio(optarg);
+			err = io_parse_aio(optarg, &how);
 			break;
 		case 'o':
 			how.options = optarg;

@@ -104,6 +104,8 @@ static int run_read(struct io *io, int argc, char **argv)
 		printf("pattern verification range exceeds end of read data\n");
 		return -EINVAL;
 	}
+	if (o.vmstate && io_not_aligned(off, len))
+		return -EINVAL;
 	iov = (struct iovec){io_buf(io, len, 0xab), len};
 	if (!iov.iov_base)
 		return -ENOMEM;

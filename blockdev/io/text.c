@@ -25,6 +25,16 @@ int io_number(const char *text, uint64_t *out)
 	return err;
 }
 
+bool io_not_aligned(uint64_t off, uint64_t len)
+{
+	const char *what = off % SECTOR ? "offset" : "count";
+	uint64_t wrong = off % SECTOR ? off : len;
+
+	if (wrong % SECTOR)
+		printf("%" PRIu64 " is not a sector-aligned value for '%s'\n", wrong, what);
+	return wrong % SECTOR;
+}
+
 const char *io_size(double bytes, char *buf, size_t room)
 {
 	static const char *const units[] = {

@@ -170,10 +170,12 @@ static int run_write(struct io *io, int argc, char **argv)
 	if (contradiction(&o) || io_number(argv[optind], &off) || io_number(argv[optind + 1], &len))
 		return -EINVAL;
 	if (len > IO_BYTES_MAX && !o.no_fallback) {
-		printf("length cannot exceed %llu%s, given %s\n", IO_BYTES_MAX,
-			o.zeroes ? " without -n" : "", argv[optind + 1]);
+		printf("length cannot exceed %llu without -n, given %s\n", IO_BYTES_MAX,
+			argv[optind + 1]);
 		return -EINVAL;
 	}
+	if ((o.vmstate || o.compressed) && io_not_aligned(off, len))
+		return -EINVAL;
 	if (!o.zeroes) {
 		iov.iov_len = len;
 		iov.iov_base = o.file ? io_buf_from(io, len, o.file) : io_buf(io, len, o.pattern);

@@ -264,6 +264,9 @@ int qcow2_resize(struct format *fmt, uint64_t size, enum prealloc how, struct wh
 		return why_set(why, -ENOTSUP, "Can't resize a v2 image which has snapshots");
 	if (size > (uint64_t)INT64_MAX || qcow2_l1_needed(&q->h, size) * 8 > QCOW2_L1_BYTES_MAX)
 		return why_set(why, -EFBIG, "Failed to grow the L1 table: File too large");
+	if (how != PREALLOC_OFF && size < q->h.size)
+		return why_set(
+			why, -ENOTSUP, "Preallocation can't be used for shrinking an image");
 	err = qcow2_bitmaps_room(q, size, why);
 	if (err)
 		return err;

@@ -154,7 +154,7 @@ info a b|Expecting one image file name
 info --output=xml a|--output must be used with human or json as argument.
 info -f foo a.qcow2|Unknown driver 'foo'
 info /nonexistent|Could not open '/nonexistent': No such file or directory
-info .|neither a regular file nor a block device
+info .|'file' driver requires '.' to be a regular file
 check|Expecting one image file name
 check -r some a.qcow2|expecting 'leaks' or 'all'): some
 check --repair|option

@@ -280,11 +280,13 @@ START_TEST(what_is_no_disk_is_refused_with_words)
 {
 	struct loop *l = scratch_loop(_i);
 	struct file *f;
-	struct why why = {""};
+	struct why why = {""}, dir = {""};
 
 	ck_assert_int_eq(file_open(l, "/dev/null", FILE_RDWR, &f, &why), -EINVAL);
-	ck_assert_str_eq(why.text, "neither a regular file nor a block device");
-	ck_assert_int_eq(file_open(l, "/tmp", FILE_RDONLY, &f, NULL), -EISDIR);
+	ck_assert_str_eq(why.text, "'file' driver requires '/dev/null' to be a regular file");
+	ck_assert_int_eq(file_open(l, "/tmp", FILE_RDONLY, &f, &dir), -EINVAL);
+	ck_assert_str_eq(dir.text, "'file' driver requires '/tmp' to be a regular file");
+	ck_assert_int_eq(file_open(l, "/tmp", FILE_RDWR, &f, NULL), -EISDIR);
 	loop_free(l);
 }
 END_TEST

@@ -33,9 +33,9 @@ static void teardown(void)
 	loop_free(l);
 }
 
-static const char no_write[] = "Failed to get \"write\" lock; is another process using the image?";
+static const char no_write[] = "Failed to get \"write\" lock\nIs another process using the image [";
 static const char no_sharing[] =
-	"Failed to get shared \"write\" lock; is another process using the image?";
+	"Failed to get shared \"write\" lock\nIs another process using the image [";
 
 START_TEST(a_second_writer_and_a_reader_beside_a_writer_are_refused)
 {
@@ -44,9 +44,9 @@ START_TEST(a_second_writer_and_a_reader_beside_a_writer_are_refused)
 
 	ck_assert_int_eq(try_open(FILE_RDWR, &a, &why), 0);
 	ck_assert_int_eq(try_open(FILE_RDWR, &b, &why), -EAGAIN);
-	ck_assert_str_eq(why.text, no_write);
+	ck_assert_ptr_eq(strstr(why.text, no_write), why.text);
 	ck_assert_int_eq(try_open(FILE_RDONLY, &b, &why), -EAGAIN);
-	ck_assert_str_eq(why.text, no_sharing);
+	ck_assert_ptr_eq(strstr(why.text, no_sharing), why.text);
 	ck_assert_int_eq(try_open(FILE_RDONLY | FILE_NOLOCK, &b, &why), 0);
 	file_close(b);
 	file_close(a);
@@ -64,7 +64,7 @@ START_TEST(readers_share_and_keep_a_writer_out)
 	ck_assert_int_eq(try_open(FILE_RDONLY, &a, &why), 0);
 	ck_assert_int_eq(try_open(FILE_RDONLY, &b, &why), 0);
 	ck_assert_int_eq(try_open(FILE_RDWR, &c, &why), -EAGAIN);
-	ck_assert_str_eq(why.text, no_write);
+	ck_assert_ptr_eq(strstr(why.text, no_write), why.text);
 	file_close(a);
 	file_close(b);
 }
@@ -193,9 +193,9 @@ START_TEST(we_respect_the_locks_of_qemu)
 	make_qcow2();
 	p = qemu_holds("");
 	ck_assert_int_eq(try_open(FILE_RDWR, &f, &why), -EAGAIN);
-	ck_assert_str_eq(why.text, no_write);
+	ck_assert_ptr_eq(strstr(why.text, no_write), why.text);
 	ck_assert_int_eq(try_open(FILE_RDONLY, &f, &why), -EAGAIN);
-	ck_assert_str_eq(why.text, no_sharing);
+	ck_assert_ptr_eq(strstr(why.text, no_sharing), why.text);
 	ck_assert_int_eq(try_open(FILE_RDONLY | FILE_NOLOCK, &f, &why), 0);
 	file_close(f);
 	qemu_ends(p);
@@ -203,7 +203,7 @@ START_TEST(we_respect_the_locks_of_qemu)
 	ck_assert_int_eq(try_open(FILE_RDONLY, &f, &why), 0);
 	file_close(f);
 	ck_assert_int_eq(try_open(FILE_RDWR, &f, &why), -EAGAIN);
-	ck_assert_str_eq(why.text, no_write);
+	ck_assert_ptr_eq(strstr(why.text, no_write), why.text);
 	qemu_ends(p);
 }
 END_TEST
