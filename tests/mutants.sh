@@ -133,7 +133,7 @@ R4: nor in a snapshot|blockdev/qcow2/amend.c|512 snapshots versions|
 	's/err = snapshot_expand_zeros\(.*?\);/err = 0;/'
 R2: a snapshot's zeros first|blockdev/qcow2/snapshot_expand.c|4k snapshots versions|
 	's/err = sync_to\(.*?\);/err = 0;/'
-R8: and under the mark|blockdev/qcow2/snapshot_expand.c|512 snapshots versions|
+R8: and under the mark|blockdev/qcow2/snapshot_expand.c|s:4000:4k snapshots versions|
 	's/int err = snapshot_mark_on\(q\);/int err = 0;/'
 R4: counts are written before version 2|blockdev/qcow2/amend.c|u:test_qcow2_cuts|
 	's/\tif \(!err\)\n\t\terr = qcow2_write_refs\(q\);//'

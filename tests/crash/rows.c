@@ -124,9 +124,10 @@ const struct row rows[] = {
 	QCOW2("4k snapshots lazy", 1 * MiB, 4096, SNAPSHOTS, LAZY, .zero = 5, .flip = 5),
 	QCOW2("version 2 snapshots", 1 * MiB, 4096, SNAPSHOTS, .create.version = 2),
 
-	QCOW2("4k snapshots versions", 1 * MiB, 4096, SNAPSHOTS, BELOW, .zero = 30, .upkeep = 10),
+	QCOW2("4k snapshots versions", 1 * MiB, 4096, SNAPSHOTS, BELOW, .zero = 40, .upkeep = 10,
+		.ops = 120, .junk = 600),
 	QCOW2("512 snapshots versions", 512 * KiB, 512, SNAPSHOTS, .span = 512, .max = 8,
-		.tiny = true, .zero = 30, .upkeep = 10),
+		.tiny = true, .zero = 40, .upkeep = 10, .ops = 120),
 
 	QCOW2("4k bitmaps", 4 * MiB, 4096, BITMAPS, .discard = 8, .pack = 8),
 	QCOW2("512 bitmaps", 1 * MiB, 512, BITMAPS, .discard = 8, .tiny = true, .junk = 150),
