@@ -93,7 +93,7 @@ R6: what is freed after a flush began waits for the next|blockdev/qcow2/free.c|4
 R6: requests in flight end before a cluster is free|blockdev/qcow2/free.c|u:test_qcow2_free|
 	's/ \|\|\s*!format_epoch_over\(&q->fmt, f\.epoch\)//'
 R7: zeros over a part are not zeros over what came beside|blockdev/qcow2/zero.c|u:test_qcow2_rw|
-	's/zero = m\.kind != MAP_DATA.*?;/zero = true;/'
+	's/zero = !map_has_data.*?;/zero = true;/'
 R3: a block loses its name before the file ends|blockdev/qcow2/alloc.c|s:3000:512 64-bit counts|
 	's/(err = qcow2_reftable_write\(q\);\n\treturn err \? err : )sync_to\(.*?\);/${1}0;/'
 R3: a close that failed leaves the end where it was|blockdev/qcow2/alloc.c|f:1:512 upkeep|
