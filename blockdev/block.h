@@ -69,6 +69,8 @@ enum on_error {
 
 struct disk_opts {
 	const char *path;
+	/* The image's file, open already, which path only names; taken over, also on error. */
+	struct file *file;
 	const char *format; /* "raw", "qcow2" or NULL: probed, raw with a warning */
 	enum cache_mode cache;
 	bool readonly;

@@ -188,8 +188,11 @@ int disk_open_above(struct loop *l, const struct disk_opts *o, struct disk *abov
 {
 	struct image_name name;
 	struct file *f;
-	int err = name_read(&name, o, why);
+	int err;
 
+	if (o->file)
+		return open_file_above(o->file, o, above, out, why);
+	err = name_read(&name, o, why);
 	if (!err)
 		err = name_open(l, &name, &f, why);
 	if (!err)

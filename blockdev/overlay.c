@@ -77,17 +77,22 @@ static char *name_of(const struct disk *d)
 	return full ? full : strdup(d->path);
 }
 
-static int create_over(struct disk *d, const char *path, struct why *why)
+static int create_over(struct disk *d, const struct disk_opts *over, struct why *why)
 {
 	char *below = name_of(d);
-	struct qcow2_create_opts q = {.size = disk_size(d), .backing_file = below,
-		.backing_format = d->fmt->ops->name};
-	int err = below ? qcow2_create_check(&q, why) : -ENOMEM, fd;
+	struct creation c = {.file = over->file, .why = why};
+	int err = below ? 0 : -ENOMEM, fd;
 
-	if (!err) {
-		fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-		err = fd < 0 ? why_set(why, -errno, "%s: %s", path, strerror(errno)) :
-			       create(d->loop, fd, path, &q, false, why);
+	c.q = (struct qcow2_create_opts){.size = disk_size(d), .backing_file = below,
+		.backing_format = d->fmt->ops->name};
+	if (!err)
+		err = qcow2_create_check(&c.q, why);
+	if (!err && over->file) {
+		err = fiber_run(d->loop, create_fiber, &c);
+	} else if (!err) {
+		fd = open(over->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+		err = fd < 0 ? why_set(why, -errno, "%s: %s", over->path, strerror(errno)) :
+			       create(d->loop, fd, over->path, &c.q, false, why);
 	}
 	free(below);
 	return err;
@@ -167,41 +172,75 @@ static void put_on_top(struct disk *d, struct disk *top, struct disk *base)
 	d->committed = d->acked++;
 }
 
-int overlay_put(struct disk *d, const struct disk_opts *now, const struct disk_opts *over,
-	bool create_it, struct why *why)
+static int may_be_below(const struct disk *d, struct why *why)
 {
-	struct disk_opts o = *over;
-	struct disk *top = NULL, *base = NULL;
-	int err;
-
 	if (d->readonly)
 		return why_set(why, -EROFS, "the disk is read-only");
 	if (d->backing_lent || d->copy_on_read)
 		return why_set(why, -EBUSY, "the disk shares its layers");
-	err = fiber_run(d->loop, flush_fiber, d);
+	return 0;
+}
+
+static int all_durable(struct disk *d, struct why *why)
+{
+	int err = fiber_run(d->loop, flush_fiber, d);
+
 	if (err)
 		return why_set(why, err, "what was written cannot be made durable: %s",
 			strerror(-err));
 	owed_clear(d);
 	d->committed = d->acked;
-	if (create_it)
-		err = create_over(d, over->path, why);
-	if (err)
-		return err;
+	return 0;
+}
+
+static int open_top(struct disk *d, const struct disk_opts *over, struct disk **out,
+	struct why *why)
+{
+	struct disk_opts o = *over;
+	int err;
+
 	o.nobacking = true;
 	o.level = d->level;
-	err = disk_open_above(d->loop, &o, NULL, &top, why);
-	if (!err && disk_size(top) != disk_size(d))
-		err = why_set(why, -EINVAL, "%s has another size than the disk", over->path);
+	err = disk_open_above(d->loop, &o, NULL, out, why);
+	if (err || disk_size(*out) == disk_size(d))
+		return err;
+	disk_abandon(*out);
+	return why_set(why, -EINVAL, "%s has another size than the disk", over->path);
+}
+
+static void close_unopened(const struct disk_opts *o)
+{
+	if (o->file)
+		file_close(o->file);
+}
+
+int overlay_put(struct disk *d, const struct disk_opts *now, const struct disk_opts *over,
+	bool create_it, struct why *why)
+{
+	struct disk *top = NULL, *base = NULL;
+	bool made = false;
+	int err = may_be_below(d, why);
+
 	if (!err)
-		err = open_again(d, now, &base, why);
-	if (!err) {
-		put_on_top(d, top, base);
-		return 0;
+		err = all_durable(d, why);
+	if (!err && create_it) {
+		err = create_over(d, over, why);
+		made = !err && !over->file;
 	}
-	if (top)
-		disk_abandon(top);
-	if (create_it)
+	if (err)
+		close_unopened(over);
+	else
+		err = open_top(d, over, &top, why);
+	if (err) {
+		close_unopened(now);
+	} else {
+		err = open_again(d, now, &base, why);
+		if (err)
+			disk_abandon(top);
+	}
+	if (!err)
+		put_on_top(d, top, base);
+	else if (made)
 		unlink(over->path);
 	return err;
 }

@@ -312,6 +312,22 @@ create: an image is durable when it is there|blockdev/qcow2/create.c|u:test_qcow
 	's/if \(!err\)\n\t\terr = file_fdatasync\(f\);\n\tfree\(buf\);/free(buf);/'
 create: an old header on a device goes first|blockdev/qcow2/create.c|u:test_qcow2_create|
 	's/if \(!err\)\n\t\t\terr = file_fdatasync\(f\);//'
+
+overlay: what is below is durable, or there is none|blockdev/overlay.c|u:test_overlay|
+	's/int err = fiber_run\(d->loop, flush_fiber, d\);/int err = 0;/'
+overlay: nothing makes durable what is below|blockdev/overlay.c|raw overlay|
+	's/int err = fiber_run\(d->loop, flush_fiber, d\);/int err = 0;/;
+	s/\(void\)fiber_run\(d->loop, close_fiber, d\);/(void)close_fiber;/'
+overlay: a failed flush is found out|blockdev/overlay.c|f:3:raw overlay|
+	's/int err = fiber_run\(d->loop, flush_fiber, d\);/int err = 0;/'
+overlay: it is durable before it is the disk|blockdev/qcow2/create.c|raw overlay depth 1|
+	's/if \(!err\)\n\t\terr = file_fdatasync\(f\);\n\tfree\(buf\);/free(buf);/'
+overlay: its name is durable too|blockdev/overlay.c|u:test_overlay|
+	's/if \(!err && !nosync\)\n\t\terr = sync_directory\(path\);//'
+overlay: what is in flight ends below|blockdev/hold.c|raw overlay|
+	's/hold\(d\);\n\t(err = overlay_put\(.*?\);)\n\trelease\(d\);/$1/'
+overlay: the first flush reaches one that was there|blockdev/overlay.c|u:test_overlay|
+	's/d->committed = d->acked\+\+;/d->committed = d->acked;/'
 END
 }
 

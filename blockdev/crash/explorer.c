@@ -90,7 +90,8 @@ static void moved(struct cuts *k)
 	struct explorer *e = k->arg;
 
 	oracle_at(&e->oracle, k->model.at);
-	k->promises = e->oracle.promises;
+	/* That the overlay is the disk is one too. */
+	k->promises = e->oracle.promises * 2 + explorer_overlaid(e);
 }
 
 void explorer_at(struct explorer *e, uint64_t tick)
@@ -114,8 +115,8 @@ static void init(struct explorer *e, const struct crash_log *log, const struct m
 	if (e->s->before && oracle_contents(&e->oracle, e->s->before))
 		abort();
 	e->oracle.either = e->s->either;
-	roles_init(&e->roles, e->s->log, e->s->start, e->s->data_bytes,
-		strcmp(e->s->format, "qcow2") ? 0 : e->s->cluster_size);
+	roles_init(&e->roles, e->s->log, e->s->start, e->s->data_bytes + e->s->below_bytes,
+		strcmp(e->s->format, "qcow2") && !e->s->below_bytes ? 0 : e->s->cluster_size);
 	memo_init(&e->own_memo);
 	e->buf = malloc(EXPLORER_BUF_SECTORS * SECTOR);
 	if (!e->buf)

@@ -22,6 +22,12 @@ struct subject {
 	const char *format;
 	/* The file's first bytes are an external data file, the image follows (window.h); 0: not */
 	uint64_t data_bytes;
+	/*
+	 * The file's first bytes are the image at first, and from tick overlaid_at on what lies
+	 * below the qcow2 image that follows; 0: not.  If it is raw it has that length, else
+	 * at most half.
+	 */
+	uint64_t below_bytes, overlaid_at;
 	uint32_t cluster_size;                /* bytes, of qcow2 */
 	uint64_t sectors;                     /* the most that the disk ever had */
 	const char *backing, *backing_format; /* NULL: none */
@@ -88,5 +94,7 @@ bool explorer_judge_noting(struct explorer *e, const struct memo_leaf *known);
 /* The guest's data where the leaf says it lies, by e->k.facts alone. */
 bool explorer_judge_data(struct explorer *e, const struct memo_leaf *l);
 bool explorer_dirty(const struct explorer *e, const struct mem_image *m);
+/* Does the image at the cut lie over another one in the same file? */
+bool explorer_overlaid(const struct explorer *e);
 
 #endif

@@ -63,7 +63,7 @@ static int map_all(void *arg)
 	struct memo *m = j->e->memo;
 	uint64_t at = 0, n, size = disk_size(j->d) / SECTOR;
 
-	m->unfit |= disk_backing(j->d) != NULL;
+	m->unfit |= disk_backing(j->d) || j->e->s->below_bytes;
 	for (; oracle_next_run(&j->e->oracle, &at, &n); at += n) {
 		struct extent x = {.kind = EXTENT_ZERO, .len = n * SECTOR};
 		uint64_t host = MEMO_ZEROS;
@@ -170,25 +170,49 @@ static int check_image(void *arg)
 	return qcow2_check(j->f, j->fix, &j->check, NULL);
 }
 
+bool explorer_overlaid(const struct explorer *e)
+{
+	return e->s->below_bytes && e->oracle.at > e->s->overlaid_at;
+}
+
+static bool is_qcow2(const struct explorer *e)
+{
+	return explorer_overlaid(e) || !strcmp(e->s->format, "qcow2");
+}
+
 bool explorer_dirty(const struct explorer *e, const struct mem_image *m)
 {
 	struct qcow2_disk_header h;
 
-	mem_read(m, &h, sizeof(h), e->s->data_bytes);
+	if (!is_qcow2(e))
+		return false;
+	mem_read(m, &h, sizeof(h), explorer_overlaid(e) ? e->s->below_bytes : e->s->data_bytes);
 	return be32_get(h.version) >= 3 && (be64_get(h.incompatible) & QCOW2_INCOMPAT_DIRTY);
 }
 
-/* The state's image as j->f and, unless data is NULL, its data file if it has one. */
-static int open_state(struct judge *j, struct file **data)
+/*
+ * The state's image as j->f and, unless other is NULL, as *other its data file or what lies below
+ * it in the same file, if it has one.
+ */
+static int open_state(struct judge *j, struct file **other)
 {
 	struct explorer *e = j->e;
-	uint64_t base = e->s->data_bytes;
-	struct file *all;
+	uint64_t first = e->s->data_bytes + e->s->below_bytes;
+	bool grows = e->s->below_bytes && !strcmp(e->s->format, "qcow2");
+	struct file *all, *rest;
 	int err = memfile_open(e->loop, &e->k.state, 0, &all);
 
-	if (!err && base)
-		return window_pair(all, base, data, &j->f);
-	j->f = all;
+	if (err || !first) {
+		j->f = all;
+	} else if (e->s->data_bytes || explorer_overlaid(e)) {
+		err = window_pair(all, first, other, &j->f);
+	} else {
+		err = window_pair(all, first, &j->f, &rest);
+		if (!err)
+			file_close(rest); /* an overlay that is not in use */
+	}
+	if (!err && grows && (other || !explorer_overlaid(e)))
+		window_grows(explorer_overlaid(e) ? *other : j->f, first / 2);
 	return err;
 }
 
@@ -252,25 +276,46 @@ static int map_and_read(void *arg)
 	return read_all(arg);
 }
 
+/* The disk of the state, and base if it lies over one in the same file; both to be abandoned. */
+static int open_disk(struct judge *j, struct disk **base, struct why *why)
+{
+	struct explorer *e = j->e;
+	struct disk_opts below = {.format = e->s->format, .readonly = true};
+	struct disk_opts o = {.format = is_qcow2(e) ? "qcow2" : e->s->format,
+		.backing = e->s->backing,
+		.backing_format = e->s->backing_format,
+		.base_depth = 1,
+		.l2_cache_bytes = 64 * KiB,
+		.refcount_cache_bytes = 32 * KiB};
+	struct file *other = NULL;
+	int err = open_state(j, &other);
+
+	if (!err && explorer_overlaid(e)) {
+		err = disk_open_file(other, &below, base, why);
+		if (err)
+			file_close(j->f);
+		o.base = *base;
+	} else {
+		o.data_file = other;
+	}
+	return err ? err : disk_open_file(j->f, &o, &j->d, why);
+}
+
 static bool open_and_read(struct judge *j)
 {
 	struct explorer *e = j->e;
-	struct disk_opts o = {.format = e->s->format,
-		.backing = e->s->backing,
-		.backing_format = e->s->backing_format,
-		.l2_cache_bytes = 64 * KiB,
-		.refcount_cache_bytes = 32 * KiB};
+	struct disk *base = NULL;
 	struct why why = {{0}};
-	int err = open_state(j, &o.data_file);
+	int err = open_disk(j, &base, &why);
 
-	if (!err)
-		err = disk_open_file(j->f, &o, &j->d, &why);
 	if (err) {
 		snprintf(e->why, sizeof(e->why), "does not open: %.200s", why_text(&why, err));
-		return false;
+	} else {
+		err = fiber_run(e->loop, map_and_read, j);
+		disk_abandon(j->d);
 	}
-	err = fiber_run(e->loop, map_and_read, j);
-	disk_abandon(j->d);
+	if (base)
+		disk_abandon(base);
 	return !err;
 }
 
@@ -281,7 +326,7 @@ static bool judge(struct judge *j)
 
 	if (e->first && !e->first(e))
 		return false;
-	j->dirty = j->qcow2 && explorer_dirty(e, &e->k.state);
+	j->dirty = explorer_dirty(e, &e->k.state);
 	e->n->dirty += j->dirty;
 	if (j->noting)
 		memo_watch(e->memo, &e->k.state);
@@ -295,14 +340,14 @@ static bool judge(struct judge *j)
 
 bool explorer_judge(struct explorer *e)
 {
-	struct judge j = {.e = e, .qcow2 = !strcmp(e->s->format, "qcow2")};
+	struct judge j = {.e = e, .qcow2 = is_qcow2(e)};
 
 	return judge(&j);
 }
 
 bool explorer_judge_noting(struct explorer *e, const struct memo_leaf *known)
 {
-	struct judge j = {.e = e, .qcow2 = !strcmp(e->s->format, "qcow2")};
+	struct judge j = {.e = e, .qcow2 = is_qcow2(e)};
 	bool leaks;
 
 	j.noting = e->k.facts.usable;

@@ -5,6 +5,7 @@
 #ifndef TESTS_CRASH_H
 #define TESTS_CRASH_H
 
+#include <string.h>
 #include "blockdev/block.h"
 #include "blockdev/crash/explorer.h"
 #include "blockdev/qcow2/format.h"
@@ -26,6 +27,7 @@ struct row {
 	unsigned bitmaps;          /* too, with depth 1: changed; and two clean closes */
 	unsigned upkeep;           /* too, with depth 1: what an image tool does, see upkeep.h */
 	bool below;                /* over a backing file */
+	bool overlay; /* half way a new image on top, under the requests in flight */
 	bool reopen;               /* clean close and reopen half way */
 	bool cut;                  /* a power cut half way; work goes on with what it left */
 	uint64_t grow; /* bytes that the disk grows to while it is worked on; 0: it does not */
@@ -37,6 +39,13 @@ struct row {
 static inline uint64_t row_data_bytes(const struct row *row)
 {
 	return row->create.data_file ? row->create.size : 0;
+}
+/* The same for the image that an overlay is put over: twice what it may become. */
+static inline uint64_t row_below_bytes(const struct row *row)
+{
+	bool raw = !strcmp(row->format, "raw");
+
+	return !row->overlay ? 0 : raw ? row->create.size : row->create.size * 4 + 64 * MiB;
 }
 #define BELOW_SECTORS 1536u
 /* Of the backing file that all such rows share; made when first asked for. */
@@ -54,6 +63,8 @@ struct run_log {
 	struct mem_image start, live;
 	struct crash_log log;
 	uint64_t reopened_at; /* tick; 0: it was not */
+	uint64_t overlay_began, overlaid_at; /* ticks; overlaid_at NEVER: it was not */
+	uint64_t below_size;  /* bytes of what is below it, at the start */
 	struct crash_snapshot *snapshots; /* all that there ever were, see snapshots.h */
 	uint32_t n_snapshots;
 	struct crash_close *closes; /* of rows with bitmaps, see bitmaps.h */

@@ -93,8 +93,8 @@ static void qemu_judges(struct explorer *e)
 		return; /* it would rightly find errors before the repair */
 	if (row->create.version == 2 && row->snapshot)
 		return; /* copied flags may lag, see judge.c */
-	if (row->create.data_file)
-		return; /* it would open that too */
+	if (row->create.data_file || row->overlay)
+		return; /* it would open that too, or the wrong one */
 	if (write_out(&e->k.state, scratch)) {
 		printf("%s: cannot be written: qemu-img judges nothing\n", scratch);
 		return;
@@ -168,7 +168,9 @@ void work_init(struct work *w, struct loop *l, const struct run_log *r,
 		.start = &r->start,
 		.format = row->format,
 		.data_bytes = row_data_bytes(row),
-		.cluster_size = row->create.cluster_size,
+		.below_bytes = row_below_bytes(row),
+		.overlaid_at = r->overlaid_at,
+		.cluster_size = row->overlay ? 64 * KiB : row->create.cluster_size,
 		.sectors = max_u64(row->create.size, row->grow) / SECTOR,
 		.backing = below_path(row),
 		.backing_format = "raw",

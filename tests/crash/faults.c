@@ -142,6 +142,19 @@ void faults_reopen(struct run_log *r, const struct fault_rule *rule, bool closed
 	}
 }
 
+/*
+ * Of an overlay that came to nothing; or of what is below one, when that was closed and all that
+ * was promised there was durable.
+ */
+static bool nothing_hangs_on(const struct run_log *r, const struct host_op *o)
+{
+	bool below = o->off < row_below_bytes(r->row);
+
+	if (r->overlaid_at == NEVER)
+		return r->row->overlay && !below;
+	return below && o->submitted > r->overlay_began && o->completed <= r->overlaid_at;
+}
+
 /* R9: from a failed fdatasync on, until the disk is opened anew, nothing is promised. */
 static void promises_after_failed_sync(struct run_log *r, char *why, size_t room)
 {
@@ -150,7 +163,8 @@ static void promises_after_failed_sync(struct run_log *r, char *why, size_t room
 	for (uint64_t i = 0; i < r->log.n_host; i++) {
 		const struct host_op *o = &r->log.host[i];
 
-		if (o->op == FILE_FDATASYNC && o->err && o->completed < failed)
+		if (o->op == FILE_FDATASYNC && o->err && o->completed < failed &&
+			!nothing_hangs_on(r, o))
 			failed = o->completed;
 	}
 	if (failed <= r->reopened_at)
@@ -160,7 +174,7 @@ static void promises_after_failed_sync(struct run_log *r, char *why, size_t room
 
 		if (g->submitted > failed && g->submitted < until && !g->err && promises(g))
 			snprintf(why, room,
-				"promise %" PRIu64 " kept after a failed fdatasync at %" PRIu64,
+				"promise %" PRIu64 " kept after a failed fdatasync at %" PRIu64 "",
 				g->submitted, failed);
 	}
 }

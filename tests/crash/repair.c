@@ -9,7 +9,23 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include "blockdev/crash/window.h"
 #include "tests/crash/explore.h"
+
+/* Without an overlay that is not in use.  Only what lies below one is lazy in any row. */
+static bool image_of(struct explorer *e, struct file **f)
+{
+	struct file *over;
+
+	if (!e->s->below_bytes)
+		return true;
+	assert(!explorer_overlaid(e));
+	if (window_pair(*f, e->s->below_bytes, f, &over))
+		return false;
+	file_close(over);
+	window_grows(*f, e->s->below_bytes / 2);
+	return true;
+}
 
 /* Opens a copy of the first state, which repairs it; what that did to the host goes to log. */
 static bool record_repair(struct explorer *e, const struct mem_image *first, struct crash_log *log)
@@ -23,7 +39,7 @@ static bool record_repair(struct explorer *e, const struct mem_image *first, str
 	mem_init(&copy);
 	mem_reset(&copy, first);
 	if (!memfile_open(e->loop, &copy, rng_next(&e->k.rng), &f) && !trace_open(f, log, &t) &&
-		!disk_open_file(t, &o, &d, NULL)) {
+		image_of(e, &t) && !disk_open_file(t, &o, &d, NULL)) {
 		disk_abandon(d);
 		ok = true;
 	}

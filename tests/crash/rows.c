@@ -164,6 +164,15 @@ const struct row rows[] = {
 		.create.prealloc = PREALLOC_METADATA, .depth = 1, .flush = 20, .flip = 4,
 		.zero = 30, .discard = 15, .dear = 4),
 
+	RAW("raw overlay", 4 * MiB, .overlay = true, .span = 2048, .max = 24, .flush = 6,
+		.dear = 2),
+	RAW("raw overlay depth 1", 4 * MiB, WRITETHROUGH, .overlay = true, .depth = 1,
+		.span = 1024, .max = 24, .ops = 80, .flip = 5, .dear = 2),
+	QCOW2("4k overlay", 4 * MiB, 4096, SMALL, .overlay = true, .flip = 4, .zero = 8,
+		.discard = 10, .tiny = true, .dear = 2),
+	QCOW2("512 lazy overlay", 1 * MiB, 512, LAZY, .overlay = true, .span = 1024, .max = 16,
+		.discard = 10, .dear = 2),
+
 	/* One run of clusters after the other. */
 	QCOW2("512k runs", 128 * MiB, 524288, .span = 131072, .max = 8, .flush = 6, .fua = 0),
 	QCOW2("2M", 256 * MiB, 2097152, .span = 32768, .ops = 80, .flip = 2, .dear = 2),

@@ -24,6 +24,8 @@ struct guest {
 	struct snapshots snapshots;
 	struct bitmaps_work bitmaps;
 	struct fault_rule *rule; /* the host fails: so may requests */
+	struct disk_opts now;    /* of the disk */
+	struct file *again, *over; /* for the overlay, until it is made */
 };
 
 static void must(int err, const char *what)
@@ -198,6 +200,23 @@ static void worker_fiber(struct fiber_start *s)
 	g->workers--;
 }
 
+/* The guest's requests wait meanwhile; some are in flight. */
+static void put_overlay(struct guest *g)
+{
+	struct disk_opts now = g->now, over = g->now;
+	int err;
+
+	now.file = g->again;
+	over.format = "qcow2";
+	over.file = g->over;
+	g->over = NULL;
+	g->r->overlay_began = g->r->log.clock;
+	err = disk_online_overlay(g->d, &now, &over, true, NULL);
+	if (!err)
+		g->r->overlaid_at = g->r->log.clock;
+	must_unless_faulty(g, err, "overlay");
+}
+
 static void work(struct loop *l, struct guest *g, unsigned ops)
 {
 	struct worker w[64];
@@ -208,8 +227,11 @@ static void work(struct loop *l, struct guest *g, unsigned ops)
 		w[i] = (struct worker){.g = g, .start.fn = worker_fiber};
 		fiber_start(l, &w[i].start);
 	}
-	while (g->workers)
+	while (g->workers) {
 		must(loop_turn(l, true), "loop");
+		if (g->over && g->left < ops / 2)
+			put_overlay(g);
+	}
 }
 
 struct create_args {
@@ -300,10 +322,21 @@ static bool open_traced(struct loop *l, struct guest *g, uint64_t seed)
 	must(trace_open(f, &r->log, &t), "trace");
 	if (row_data_bytes(r->row))
 		must(window_pair(t, row_data_bytes(r->row), &o.data_file, &t), "window");
+	if (r->row->overlay) {
+		must(window_pair(t, row_below_bytes(r->row), &t, &g->over), "window");
+		must(window_again(t, &g->again), "window");
+		if (strcmp(r->row->format, "raw"))
+			window_grows(t, r->below_size);
+	}
+	g->now = o;
 	bitmaps_opening(r);
 	err = disk_open_file(t, &o, &g->d, NULL);
 	bitmaps_opened(r);
 	must_unless_faulty(g, err, "open");
+	if (err && g->over) {
+		file_close(g->again);
+		file_close(g->over);
+	}
 	return !err;
 }
 
@@ -479,11 +512,15 @@ static void log_below(struct guest *g)
 
 static void prepare(struct loop *l, const struct row *row, uint64_t seed, struct run_log *out)
 {
-	*out = (struct run_log){.row = row, .seed = seed};
+	*out = (struct run_log){.row = row, .seed = seed, .overlaid_at = NEVER};
 	crash_log_init(&out->log);
 	mem_init(&out->start);
 	mem_init(&out->live);
 	create(l, row, &out->start);
+	if (row->overlay) {
+		out->below_size = out->start.size;
+		mem_set_size(&out->start, row_below_bytes(row));
+	}
 	mem_reset(&out->live, &out->start);
 }
 

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include "blockdev/file/fault.h"
 #include "tests/support/image.h"
@@ -13,6 +15,21 @@
 #define N     64 /* sectors that are written at a time */
 
 static const char *const formats[] = {"raw", "qcow2"};
+
+/* In the place of libc's: how often, and of which directory last. */
+static unsigned dir_syncs;
+static ino_t dir_synced;
+
+int fsync(int fd)
+{
+	struct stat st;
+
+	if (!fstat(fd, &st) && S_ISDIR(st.st_mode)) {
+		dir_syncs++;
+		dir_synced = st.st_ino;
+	}
+	return (int)syscall(SYS_fsync, fd);
+}
 
 struct bed {
 	struct loop *l;
@@ -161,6 +178,50 @@ START_TEST(each_layer_keeps_what_was_written_while_it_was_the_top)
 }
 END_TEST
 
+START_TEST(the_name_of_an_overlay_is_durable_too)
+{
+	char dir[256];
+	struct stat st;
+	struct bed b;
+
+	bed_open(&b, formats[_i], false);
+	snprintf(dir, sizeof(dir), "%s", path_of("over"));
+	ck_assert_int_eq(put_over(&b, dir, true), 0);
+	*strrchr(dir, '/') = 0;
+	ck_assert_int_eq(stat(dir, &st), 0);
+	ck_assert_uint_eq(dir_syncs, 1);
+	ck_assert_uint_eq(dir_synced, st.st_ino);
+	ck_assert_int_eq(disk_close(b.d, NULL), 0);
+	loop_free(b.l);
+}
+END_TEST
+
+/* Whoever made it need not have flushed it. */
+START_TEST(the_first_flush_reaches_an_overlay_that_was_there)
+{
+	struct qcow2_create_opts q = {.size = BYTES};
+	const char *over = path_of("over");
+	struct disk_stats s;
+	uint64_t syncs;
+	struct bed b;
+
+	bed_open(&b, formats[_i], false);
+	put(&b, 0, 1);
+	image_create_qcow2(b.l, over, &q);
+	ck_assert_int_eq(put_over(&b, over, false), 0);
+	disk_stats_get(b.d, &s);
+	syncs = s.host_fdatasyncs;
+	ck_assert_int_eq(fiber_run(b.l, flush_fiber, b.d), 0);
+	disk_stats_get(b.d, &s);
+	ck_assert_uint_eq(s.host_fdatasyncs, syncs + 1);
+	ck_assert_int_eq(fiber_run(b.l, flush_fiber, b.d), 0);
+	disk_stats_get(b.d, &s);
+	ck_assert_uint_eq(s.host_fdatasyncs, syncs + 1);
+	ck_assert_int_eq(disk_close(b.d, NULL), 0);
+	loop_free(b.l);
+}
+END_TEST
+
 START_TEST(the_image_below_is_read_by_others_and_written_by_nobody)
 {
 	struct disk_opts o = {.format = formats[_i], .readonly = true};
@@ -254,6 +315,8 @@ int main(void)
 	TCase *tc = tcase_create("overlay");
 
 	tcase_add_loop_test(tc, each_layer_keeps_what_was_written_while_it_was_the_top, 0, 2);
+	tcase_add_loop_test(tc, the_name_of_an_overlay_is_durable_too, 0, 2);
+	tcase_add_loop_test(tc, the_first_flush_reaches_an_overlay_that_was_there, 0, 2);
 	tcase_add_loop_test(tc, the_image_below_is_read_by_others_and_written_by_nobody, 0, 2);
 	tcase_add_loop_test(tc, without_a_flush_of_the_image_there_is_no_overlay, 0, 2);
 	tcase_add_loop_test(tc, what_cannot_be_an_overlay_changes_nothing, 0, 2);
