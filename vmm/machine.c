@@ -498,13 +498,18 @@ static bool host_powercut(void *arg)
 	return true;
 }
 
+static int host_cpu_thread(void *arg, unsigned cpu)
+{
+	return vcpus_thread(((struct machine *)arg)->vcpus, cpu);
+}
+
 static int monitor_start(struct machine *m, struct why *why)
 {
 	struct monitor_host h = {.arg = m, .name = m->c->name, .disks = &m->disks,
 		.wake_fd = m->wake_fd, .status = host_status, .stop = host_stop, .cont = host_cont,
 		.io_error = host_io_error,
 		.button = host_button, .reset = host_reset, .quit = host_quit,
-		.powercut = host_powercut};
+		.powercut = host_powercut, .cpus = m->c->n_vcpus, .cpu_thread = host_cpu_thread};
 
 	return m->c->monitor ? monitor_open(m->c->monitor, &h, &m->monitor, why) : 0;
 }

@@ -164,6 +164,27 @@ static json_t *cmd_name(struct monitor *m, json_t *args, struct monitor_error *e
 	return json_pack("{s:s*}", "name", m->host.name);
 }
 
+static json_t *cmd_kvm(struct monitor *m, json_t *args, struct monitor_error *e)
+{
+	return json_pack("{s:b, s:b}", "enabled", 1, "present", 1);
+}
+
+static json_t *cmd_cpus(struct monitor *m, json_t *args, struct monitor_error *e)
+{
+	json_t *a = json_array();
+
+	for (unsigned i = 0; i < m->host.cpus; i++) {
+		char path[32];
+
+		snprintf(path, sizeof(path), "/machine/cpu[%u]", i);
+		json_array_append_new(a,
+			json_pack("{s:i, s:s, s:i, s:s}", "cpu-index", (int)i, "qom-path", path,
+				"thread-id", m->host.cpu_thread(m->host.arg, i), "target",
+				"x86_64"));
+	}
+	return a;
+}
+
 static monitor_command cmd_commands;
 
 static const struct command {
@@ -176,8 +197,12 @@ static const struct command {
 	{"query-commands", cmd_commands, false},
 	{"query-status", cmd_status, false},
 	{"query-name", cmd_name, false},
+	{"query-kvm", cmd_kvm, false},
+	{"query-cpus-fast", cmd_cpus, false},
 	{"query-block", monitor_query_block, false},
 	{"query-blockstats", monitor_query_blockstats, true},
+	{"query-named-block-nodes", monitor_query_nodes, true},
+	{"human-monitor-command", monitor_human, true},
 	{"stop", cmd_stop, false},
 	{"cont", cmd_cont, false},
 	{"system_reset", cmd_reset, false},
@@ -205,18 +230,57 @@ static json_t *cmd_commands(struct monitor *m, json_t *args, struct monitor_erro
 	return a;
 }
 
+static const struct command *find(const char *name)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(commands); i++)
+		if (!strcmp(commands[i].name, name))
+			return &commands[i];
+	return NULL;
+}
+
+static json_t *run(
+	struct monitor *m, const struct command *c, json_t *args, struct monitor_error *e)
+{
+	if (json_object_size(args) && !c->takes_arguments)
+		return monitor_fail(e, "GenericError", "%s takes no arguments", c->name);
+	return c->fn(m, args, e);
+}
+
+json_t *monitor_call(struct monitor *m, const char *name, json_t *args, struct monitor_error *e)
+{
+	json_t *result = run(m, find(name), args, e);
+
+	json_decref(args);
+	return result;
+}
+
+static bool members_ok(json_t *o, struct monitor_error *e)
+{
+	const char *key;
+	json_t *value;
+
+	json_object_foreach(o, key, value) {
+		if (!strcmp(key, "execute") || !strcmp(key, "arguments") || !strcmp(key, "id"))
+			continue;
+		monitor_fail(e, "GenericError", "QMP input member '%.400s' is unexpected", key);
+		return false;
+	}
+	return true;
+}
+
 static json_t *execute(struct monitor *m, json_t *o, struct monitor_error *e)
 {
 	const char *name = json_string_value(json_object_get(o, "execute"));
 	json_t *args = json_object_get(o, "arguments"), *none, *result;
-	const struct command *c = NULL;
+	const struct command *c;
 
+	if (!json_is_object(o))
+		return monitor_fail(e, "GenericError", "QMP input must be a JSON object");
+	if (!members_ok(o, e))
+		return NULL;
 	if (!name)
 		return monitor_fail(e, "GenericError", "QMP input lacks member 'execute'");
-	for (unsigned i = 0; i < ARRAY_SIZE(commands); i++) {
-		if (!strcmp(commands[i].name, name))
-			c = &commands[i];
-	}
+	c = find(name);
 	if (!m->negotiated && (!c || c->fn != cmd_capabilities))
 		return monitor_fail(e, "CommandNotFound",
 			"Expecting capabilities negotiation with 'qmp_capabilities'");
@@ -226,10 +290,8 @@ static json_t *execute(struct monitor *m, json_t *o, struct monitor_error *e)
 	if (args && !json_is_object(args))
 		return monitor_fail(
 			e, "GenericError", "QMP input member 'arguments' must be an object");
-	if (args && json_object_size(args) && !c->takes_arguments)
-		return monitor_fail(e, "GenericError", "%s takes no arguments", name);
 	none = json_object();
-	result = c->fn(m, args ? args : none, e);
+	result = run(m, c, args ? args : none, e);
 	json_decref(none);
 	return result;
 }

@@ -27,6 +27,8 @@ struct monitor_host {
 	void (*reset)(void *arg); /* once the machine's loop goes on; likewise: */
 	void (*quit)(void *arg);
 	bool (*powercut)(void *arg); /* false: no drive is ready for that */
+	unsigned cpus;
+	int (*cpu_thread)(void *arg, unsigned cpu); /* the kernel's number of its thread */
 };
 
 /* unix:PATH[,server][,nowait]: is it one? */
@@ -57,10 +59,14 @@ struct monitor_error {
 typedef json_t *monitor_command(struct monitor *m, json_t *args, struct monitor_error *e);
 json_t *monitor_fail(struct monitor_error *e, const char *class, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
+/* Another command, as a client would say it: NULL: failed.  Takes args over. */
+json_t *monitor_call(
+	struct monitor *m, const char *name, json_t *args, struct monitor_error *e);
 const struct monitor_host *monitor_host(const struct monitor *m);
 
 /* monitor_block.c: what drives are, and their caches. */
-monitor_command monitor_query_block, monitor_query_blockstats, monitor_set_write_cache;
+monitor_command monitor_query_block, monitor_query_blockstats, monitor_query_nodes;
+monitor_command monitor_set_write_cache;
 /* The drive that "device" names (or "id", or "node-name"); -1: there is none. */
 int monitor_drive(struct monitor *m, json_t *args, struct monitor_error *e);
 /* The data of the event for a change of the cache bit. */
@@ -70,5 +76,8 @@ json_t *monitor_write_cache(const struct drive *d);
 monitor_command monitor_resize, monitor_overlay, monitor_snapshot, monitor_snapshot_delete;
 monitor_command monitor_eject, monitor_open_tray, monitor_close_tray, monitor_remove_medium;
 monitor_command monitor_change_medium;
+
+/* monitor_human.c */
+monitor_command monitor_human;
 
 #endif

@@ -86,13 +86,16 @@ static json_t *snapshots(const struct disk *d)
 }
 
 /* A file name need not be UTF-8; it is left out then. */
-static json_t *inserted(const struct disk *disk)
+static json_t *inserted(const struct drive *d)
 {
+	const struct disk *disk = drive_disk(d);
 	enum cache_mode mode = disk_cache_mode(disk);
 	const struct disk *below = disk_backing(disk);
 	unsigned depth = 0;
 	json_t *o, *image, *list = snapshots(disk);
+	char name[16];
 
+	name_of(d, name, sizeof(name));
 	image = json_pack("{s:s, s:I}", "format", disk_format(disk), "virtual-size",
 		(json_int_t)disk_size(disk));
 	json_object_set_new(image, "filename", json_string(disk_path(disk)));
@@ -105,6 +108,7 @@ static json_t *inserted(const struct disk *disk)
 		(int)disk_readonly(disk), "image", image, "cache", "writeback", (int)disk_wce(disk),
 		"direct", mode == CACHE_NONE || mode == CACHE_DIRECTSYNC, "no-flush",
 		mode == CACHE_UNSAFE);
+	json_object_set_new(o, "node-name", json_string(name));
 	json_object_set_new(o, "file", json_string(disk_path(disk)));
 	if (below)
 		json_object_set_new(o, "backing_file", json_string(disk_path(below)));
@@ -146,7 +150,7 @@ static json_t *one_block(const struct disks *s, unsigned i)
 		json_object_set_new(o, "tray_open", json_boolean(cd.open));
 	if (!slot->drive)
 		return o;
-	json_object_set_new(o, "inserted", inserted(drive_disk(slot->drive)));
+	json_object_set_new(o, "inserted", inserted(slot->drive));
 	json_object_set_new(o, "x-write-cache", cache_of(slot->drive));
 	if (slot->c.disk.on_write_error != ON_ERROR_REPORT ||
 		slot->c.disk.on_read_error != ON_ERROR_REPORT) {
@@ -167,6 +171,18 @@ json_t *monitor_query_block(struct monitor *m, json_t *args, struct monitor_erro
 
 	for (unsigned i = 0; i < s->n; i++)
 		json_array_append_new(a, one_block(s, i));
+	return a;
+}
+
+/* The top layer of each, which has its drive's name. */
+json_t *monitor_query_nodes(struct monitor *m, json_t *args, struct monitor_error *e)
+{
+	const struct disks *s = monitor_host(m)->disks;
+	json_t *a = json_array();
+
+	for (unsigned i = 0; i < s->n; i++)
+		if (s->slot[i].drive)
+			json_array_append_new(a, inserted(s->slot[i].drive));
 	return a;
 }
 
@@ -203,8 +219,8 @@ json_t *monitor_query_blockstats(struct monitor *m, json_t *args, struct monitor
 		snprintf(name, sizeof(name), "drive%u", i);
 		if (s->slot[i].drive)
 			json_array_append_new(a,
-				json_pack("{s:s, s:o}", "device", name, "stats",
-					stats_of(drive_disk(s->slot[i].drive))));
+				json_pack("{s:s, s:s, s:o}", "device", name, "node-name", name,
+					"stats", stats_of(drive_disk(s->slot[i].drive))));
 	}
 	return a;
 }

@@ -15,6 +15,7 @@
 
 #include <inttypes.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -39,6 +40,7 @@ struct vcpu {
 	struct kvm_run *run;
 	struct vcpu_state *power_on;
 	pthread_t thread;
+	_Atomic int tid; /* the kernel's number of it; 0: it has not begun */
 	bool started; /* the thread exists */
 };
 
@@ -230,6 +232,7 @@ static void *vcpu_main(void *arg)
 	sigset_t set;
 
 	snprintf(name, sizeof(name), "vcpu%u", v->id);
+	atomic_store(&v->tid, gettid());
 	pthread_setname_np(pthread_self(), name);
 	stop_not_here();
 	sigemptyset(&set);
@@ -405,4 +408,13 @@ void vcpus_settle(struct vcpus *vs)
 uint64_t vcpus_started_ns(const struct vcpus *vs)
 {
 	return atomic_load(&vs->started_ns);
+}
+
+int vcpus_thread(const struct vcpus *vs, unsigned i)
+{
+	int tid;
+
+	while (!(tid = atomic_load(&vs->v[i].tid)))
+		sched_yield();
+	return tid;
 }

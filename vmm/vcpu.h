@@ -48,6 +48,9 @@ void vcpus_pause(struct vcpus *vs);
 /* Port writes that KVM holds back reach their devices before it returns.  Any thread. */
 void vcpus_settle(struct vcpus *vs);
 
+/* The kernel's number of vCPU i's thread. */
+int vcpus_thread(const struct vcpus *vs, unsigned i);
+
 /* CLOCK_MONOTONIC when vCPU 0 first entered the guest; 0: not yet. */
 uint64_t vcpus_started_ns(const struct vcpus *vs);
 
