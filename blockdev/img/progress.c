@@ -48,7 +48,7 @@ void progress_set(struct progress *p, uint64_t done, uint64_t total)
 {
 	p->now = total ? 100.0 * (double)done / (double)total : 100.0;
 	if (p->asked && (p->now > p->printed + STEP || p->now < p->printed || !done ||
-			    (done == total && p->printed < 100))) {
+			    done == total)) {
 		printf("    (%3.2f/100%%)\r", p->now);
 		fflush(stdout);
 		p->printed = p->now;
