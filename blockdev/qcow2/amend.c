@@ -3,10 +3,10 @@
  * amend.c - another version or other features for an image that is there.
  *
  * Version 2 knows no zero clusters: before the header says 2, they become holes, or zeros
- * written as data where a hole would show a backing file, in
- * the snapshots too (snapshot_expand.c).  Nor has it bitmaps that could be relied
- * on: they go.  Version 3 wants more in a snapshot's entry: the table is written anew.  The header
- * is replaced in one step (header_rewrite.c), after all that it relies on is durable.
+ * written as data where a hole would show a backing file, in the snapshots too
+ * (snapshot_expand.c).  Nor has it bitmaps that could be relied on: they go.  Version 3 wants more
+ * in a snapshot's entry: the table is written anew.  The header is replaced in one step
+ * (header_rewrite.c), after all that it relies on is durable.
  */
 #include <inttypes.h>
 #include <string.h>
