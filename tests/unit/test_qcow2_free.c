@@ -153,15 +153,21 @@ static void late_done(struct blk_req *r, int err)
 	r->done = NULL;
 }
 
+static struct blk_req write_of(struct iovec *iov, unsigned first)
+{
+	return (struct blk_req){.op = BLK_WRITE,
+		.iov = iov,
+		.niov = 1,
+		.off = first * CLUSTER,
+		.len = iov->iov_len,
+		.done = late_done};
+}
+
 static int late_write_fiber(void *arg)
 {
 	static uint8_t late[CLUSTER] __attribute__((aligned(4096)));
 	struct iovec iov = {late, CLUSTER};
-	struct blk_req r = {.op = BLK_WRITE,
-		.iov = &iov,
-		.niov = 1,
-		.len = CLUSTER,
-		.done = late_done};
+	struct blk_req r = write_of(&iov, 0);
 	struct bed *b = arg;
 
 	put(b, 0, 0x11);
@@ -195,6 +201,14 @@ START_TEST(a_write_in_flight_to_a_discarded_cluster_hits_nobody_else)
 }
 END_TEST
 
+/* It cannot go on. */
+static void waits(const struct blk_req *r)
+{
+	for (int i = 0; i < 20; i++)
+		fiber_yield();
+	ck_assert_ptr_nonnull(r->done);
+}
+
 static void release(struct bed *b)
 {
 	struct file_req *r;
@@ -225,13 +239,8 @@ static int same_table_fiber(void *arg)
 	put(b, PER_TABLE, 0x22);
 	ck_assert_int_eq(disk_snapshot_change(b->d, SNAPSHOT_CREATE, "before", NULL), 0);
 	memset(sector, 0xee, sizeof(sector));
-	part = (struct blk_req){.op = BLK_WRITE,
-		.iov = &iov,
-		.niov = 1,
-		.len = sizeof(sector),
-		.done = late_done};
-	other = part;
-	other.off = PER_TABLE * CLUSTER;
+	part = write_of(&iov, 0);
+	other = write_of(&iov, PER_TABLE);
 	b->h.next = true;
 	disk_submit(b->d, &zeroes);
 	disk_submit(b->d, &other);
@@ -260,16 +269,6 @@ START_TEST(who_waited_for_a_table_looks_at_the_cluster_again)
 	bed_close(&b);
 }
 END_TEST
-
-static struct blk_req write_of(struct iovec *iov, unsigned first)
-{
-	return (struct blk_req){.op = BLK_WRITE,
-		.iov = iov,
-		.niov = 1,
-		.off = first * CLUSTER,
-		.len = iov->iov_len,
-		.done = late_done};
-}
 
 /* Clusters 0 to 2, of which the one in the middle has a place and is zeros by its entry. */
 static void preallocate(struct bed *b)
@@ -301,9 +300,7 @@ static int one_write_fiber(void *arg)
 		fiber_yield();
 	ck_assert_uint_eq(b->h.held->len, sizeof(data));
 	disk_submit(b->d, &last);
-	for (int i = 0; i < 20; i++)
-		fiber_yield();
-	ck_assert_ptr_nonnull(last.done);
+	waits(&last);
 	release(b);
 	while (all.done || last.done)
 		fiber_yield();
@@ -340,9 +337,7 @@ static int met_fiber(void *arg)
 	while (!b->h.held)
 		fiber_yield();
 	disk_submit(b->d, &all);
-	for (int i = 0; i < 20; i++)
-		fiber_yield();
-	ck_assert_ptr_nonnull(all.done);
+	waits(&all);
 	release(b);
 	while (all.done || middle.done)
 		fiber_yield();
