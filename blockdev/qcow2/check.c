@@ -19,6 +19,9 @@
  * file, no entry names one of them.  Leaks alone are mended in place without the dirty bit:
  * any subset of lowered counts is a better image.
  *
+ * Where tables overlap, what was mended last may have broken what was read first: then all
+ * of it again.
+ *
  * Findings are worded as qemu-img words them.
  */
 #include <inttypes.h>
@@ -27,6 +30,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include "blockdev/qcow2/check.h"
+
+#define PASSES 8 /* over an image whose tables overlap; two or three do */
 
 void chk_say(struct chk *c, const char *fmt, ...)
 {
@@ -147,10 +152,13 @@ int table_write_back(struct chk *c, struct table_buf *t)
 {
 	uint64_t lo = round_down(t->dirty_lo, SECTOR);
 	uint64_t hi = min_u64(round_up(t->dirty_hi, SECTOR), t->bytes);
+	unsigned shift = c->h.cluster_bits;
 
 	if (t->dirty_lo == t->dirty_hi)
 		return 0;
 	t->dirty_lo = t->dirty_hi = 0;
+	for (uint64_t i = (t->off + lo) >> shift; i <= (t->off + hi - 1) >> shift; i++)
+		c->again |= refs_get(c->refs, i) > 1;
 	return file_pwrite(c->file, (uint8_t *)t->entry + lo, hi - lo, t->off + lo);
 }
 
@@ -409,15 +417,12 @@ static int run(struct chk *c)
 	return err ? err : finish(c);
 }
 
-int qcow2_check(struct file *f, unsigned fix, struct qcow2_check *res, struct why *why)
+/* One pass over the image.  again: what it counted does not hold any more. */
+static int pass(struct file *f, unsigned fix, struct qcow2_check *res, bool *again, struct why *why)
 {
-	void (*report)(void *, const char *) = res->report;
-	void *arg = res->report_arg;
-	struct chk *c;
+	struct chk *c = calloc(1, sizeof(*c));
 	int err;
 
-	*res = (struct qcow2_check){.report = report, .report_arg = arg};
-	c = calloc(1, sizeof(*c));
 	if (!c)
 		return -ENOMEM;
 	c->file = f;
@@ -425,11 +430,41 @@ int qcow2_check(struct file *f, unsigned fix, struct qcow2_check *res, struct wh
 	c->res = res;
 	c->why = why;
 	err = run(c);
+	*again = c->again;
 	refs_free(c->refs);
 	free(c->snaps.s);
 	free(c->reftable);
 	free(c->bad_block);
 	free(c->cluster_buf);
 	free(c);
+	return err;
+}
+
+/*
+ * Where tables lie on top of each other, mending one changes what was read of the other.  Then
+ * all is done anew, without a word: what is left in the end is said by whoever checks once more.
+ */
+int qcow2_check(struct file *f, unsigned fix, struct qcow2_check *res, struct why *why)
+{
+	uint64_t corruptions = 0, leaks = 0;
+	bool again = false, rebuilt = false;
+	int err;
+
+	for (int i = 0; i < PASSES; i++) {
+		void (*report)(void *, const char *) = i ? NULL : res->report;
+		void *arg = res->report_arg;
+
+		*res = (struct qcow2_check){.report = report, .report_arg = arg};
+		err = pass(f, fix, res, &again, why);
+		corruptions += res->corruptions_fixed;
+		leaks += res->leaks_fixed;
+		rebuilt |= res->refcounts_rebuilt;
+		if (err || !again)
+			break;
+	}
+	res->corruptions_fixed = corruptions;
+	res->leaks_fixed = leaks;
+	res->refcounts_rebuilt = rebuilt;
+	res->check_errors += again && !err;
 	return err;
 }

@@ -55,11 +55,11 @@ struct snap {
 struct snaps {
 	struct snap *s;
 	uint32_t n;
-	uint64_t file_bytes;  /* as long as the file was when the table was read */
-	uint64_t bytes;	      /* in the file, up to the last that is kept */
-	bool counted;	      /* its clusters are */
-	uint64_t over;	      /* of the header's number, those that were too many */
-	uint64_t corruptions; /* what rewriting the table mends */
+	uint64_t file_bytes;              /* as long as the file was when the table was read */
+	uint64_t bytes;                   /* in the file, up to the last that is kept */
+	bool counted;                     /* its clusters are */
+	uint64_t over;                    /* of the header's number, those that were too many */
+	uint64_t corruptions;             /* what rewriting the table mends */
 	uint64_t new_first, new_clusters; /* the rewritten table; 0: none yet */
 };
 
@@ -68,8 +68,8 @@ struct chk {
 	struct qcow2_header h;
 	struct qcow2_check *res;
 	struct why *why;
-	unsigned fix;	/* what this pass may mend */
-	unsigned asked; /* what the caller wants mended */
+	unsigned fix;                  /* what this pass may mend */
+	unsigned asked;                /* what the caller wants mended */
 	uint64_t file_bytes, clusters; /* clusters: of the file, or the highest counted + 1 */
 	uint64_t reach; /* how far the file would go with the refcount blocks that lie outside */
 	bool was_dirty;
@@ -79,11 +79,12 @@ struct chk {
 	uint64_t *reftable; /* host order, reserved bits kept */
 	uint64_t reftable_entries;
 	uint64_t reftable_used; /* entries up to the last that is not zero */
-	uint8_t *bad_block; /* per table entry, enum bad_block */
+	uint8_t *bad_block;     /* per table entry, enum bad_block */
 	bool l1_lost;
-	bool drops;	       /* fix: some entries are to be dropped or cleaned */
-	bool rebuild;	       /* the counts cannot be mended where they are */
+	bool drops;            /* fix: some entries are to be dropped or cleaned */
+	bool rebuild;          /* the counts cannot be mended where they are */
 	bool counted_past_end; /* counts for clusters that the file does not have */
+	bool again;            /* something was mended in a cluster that has another use as well */
 	bool said_unaligned;
 	uint64_t l2_walks;
 	uint64_t highest; /* cluster in use */

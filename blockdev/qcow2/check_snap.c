@@ -15,9 +15,9 @@
 #include <string.h>
 #include "blockdev/qcow2/check.h"
 
-#define NAME_SHOWN  128	 /* bytes of a snapshot's name in a message */
-#define EXTRA_KNOWN 24	 /* those that have a meaning */
-#define EXTRA_V3    16	 /* those that version 3 must have */
+#define NAME_SHOWN  128 /* bytes of a snapshot's name in a message */
+#define EXTRA_KNOWN 24  /* those that have a meaning */
+#define EXTRA_V3    16  /* those that version 3 must have */
 #define STRINGS_MAX (2u * UINT16_MAX)
 #define WRITE_BYTES (1u * MiB)
 
@@ -43,8 +43,10 @@ static int read_entry(struct chk *c, uint64_t at, uint32_t i, struct snap *s)
 	int err = file_pread(c->file, &d, sizeof(d), at);
 
 	if (err) {
-		chk_error(c, "ERROR failed to read the snapshot table: "
-			     "Failed to read snapshot table: %s", strerror(-err));
+		chk_error(c,
+			"ERROR failed to read the snapshot table: "
+			"Failed to read snapshot table: %s",
+			strerror(-err));
 		return err;
 	}
 	*s = (struct snap){.at = at,
@@ -57,14 +59,17 @@ static int read_entry(struct chk *c, uint64_t at, uint32_t i, struct snap *s)
 	if (s->extra <= QCOW2_SNAPSHOT_EXTRA_MAX)
 		return 0;
 	if (!fixing(c)) {
-		chk_error(c, "ERROR failed to read the snapshot table: Too much extra metadata in "
-			     "snapshot table entry %" PRIu32, i);
+		chk_error(c,
+			"ERROR failed to read the snapshot table: Too much extra metadata in "
+			"snapshot table entry %" PRIu32,
+			i);
 		chk_say(c, "You can force-remove this extra metadata with qemu-img check -r all");
 		return -EFBIG;
 	}
 	chk_say(c,
 		"Discarding too much extra metadata in snapshot table entry %" PRIu32 " (%" PRIu32
-		" > %u)", i, s->extra, QCOW2_SNAPSHOT_EXTRA_MAX);
+		" > %u)",
+		i, s->extra, QCOW2_SNAPSHOT_EXTRA_MAX);
 	c->snaps.corruptions++;
 	s->extra_kept = QCOW2_SNAPSHOT_EXTRA_MAX;
 	return 0;
@@ -77,7 +82,8 @@ static int too_long(struct chk *c, uint32_t left)
 		chk_error(c, "ERROR failed to read the snapshot table: Snapshot table is too big");
 		chk_say(c,
 			"You can force-remove all %" PRIu32
-			" overhanging snapshots with qemu-img check -r all", left);
+			" overhanging snapshots with qemu-img check -r all",
+			left);
 		return -EFBIG;
 	}
 	chk_say(c, "Discarding %" PRIu32 " overhanging snapshots (snapshot table is too big)",
@@ -140,7 +146,8 @@ int snaps_read(struct chk *c)
 			chk_error(c, "ERROR snapshot table too large");
 			chk_say(c,
 				"You can force-remove all %" PRIu32
-				" overhanging snapshots with qemu-img check -r all", over);
+				" overhanging snapshots with qemu-img check -r all",
+				over);
 			return -EFBIG;
 		}
 		chk_say(c, "Discarding %" PRIu32 " overhanging snapshots", over);
@@ -315,8 +322,8 @@ static int out_entry(struct table_out *o, const struct snap *s)
 static int write_table(struct chk *c)
 {
 	struct table_out o = {.c = c, .at = c->snaps.new_first << c->h.cluster_bits};
-	uint64_t room = sizeof(struct qcow2_disk_snapshot) + QCOW2_SNAPSHOT_EXTRA_MAX +
-			STRINGS_MAX + 8;
+	uint64_t room =
+		sizeof(struct qcow2_disk_snapshot) + QCOW2_SNAPSHOT_EXTRA_MAX + STRINGS_MAX + 8;
 	int err = 0;
 
 	o.buf = file_buf(WRITE_BYTES);
@@ -357,8 +364,12 @@ static int release_old(struct chk *c)
 	uint64_t n = c->snaps.counted ? div_round_up(c->snaps.bytes, c->h.cluster_size) : 0;
 	int err = 0;
 
-	for (uint64_t i = first; i < first + n && !err; i++)
-		err = refs_set(c->refs, i, refs_get(c->refs, i) - (refs_get(c->refs, i) != 0));
+	for (uint64_t i = first; i < first + n && !err; i++) {
+		uint64_t count = refs_get(c->refs, i);
+
+		c->again |= count > 1; /* flags were set by that count */
+		err = refs_set(c->refs, i, count - (count != 0));
+	}
 	return err;
 }
 

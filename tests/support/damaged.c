@@ -153,11 +153,14 @@ static void no_counts_marked_dirty(struct damaged *d)
 	mem_set_be64(d->m, offsetof(struct qcow2_disk_header, incompatible), QCOW2_INCOMPAT_DIRTY);
 }
 
-/* A snapshot of nothing, its entry alone in the table, with extra data that is all 0x5a. */
-static void add_snapshot(struct damaged *d, uint32_t extra)
+/*
+ * A snapshot of nothing, its entry alone in the table, with extra data that is all 0x5a.  The table
+ * lies at the end of the file, from the last data cluster on if that is shared.
+ */
+static void add_snapshot(struct damaged *d, uint32_t extra, bool in_data)
 {
 	static const char strings[] = "7name";
-	uint64_t cs = d->h.cluster_size, at = round_up(d->m->size, cs);
+	uint64_t cs = d->h.cluster_size, at = round_up(d->m->size, cs) - (in_data ? cs : 0);
 	uint64_t bytes = sizeof(struct qcow2_disk_snapshot) + extra + strlen(strings);
 	struct qcow2_disk_snapshot s = {.id_bytes = be16_make(1),
 		.name_bytes = be16_make(4),
@@ -169,20 +172,26 @@ static void add_snapshot(struct damaged *d, uint32_t extra)
 	memset(d->m->data + at + sizeof(s), 0x5a, extra);
 	memcpy(d->m->data + at + sizeof(s) + extra, strings, strlen(strings));
 	for (uint64_t i = at / cs; i < d->m->size / cs; i++)
-		damaged_set_count(d, i, 1);
+		damaged_set_count(d, i, 1 + (in_data && i == at / cs));
 	mem_set_be32(d->m, offsetof(struct qcow2_disk_header, nb_snapshots), 1);
 	mem_set_be64(d->m, offsetof(struct qcow2_disk_header, snapshots_offset), at);
 }
 
 static void snapshot_incomplete(struct damaged *d)
 {
-	add_snapshot(d, 8);
+	add_snapshot(d, 8, false);
 }
 
 static void snapshot_lost_block(struct damaged *d)
 {
-	add_snapshot(d, 0);
+	add_snapshot(d, 0, false);
 	mem_set_be64(d->m, d->h.reftable_offset, 0);
+}
+
+/* The table moves, and the data has its cluster for itself again. */
+static void snapshot_in_data(struct damaged *d)
+{
+	add_snapshot(d, 8, true);
 }
 
 #define EXCEEDS "counting reference for region exceeding the end of the file"
@@ -205,6 +214,8 @@ const struct damage damages[] = {
 	{"refcount block mapped as data", block_in_data, "refcount block 0 refcount=2", 0, 0, 0},
 	{"snapshot incomplete", snapshot_incomplete, "snapshot table entry 0 is incomplete", 1, 0,
 		0},
+	{"snapshots in data", snapshot_in_data, "entry 0 is incomplete", 0, 0,
+		1u << (DAMAGED_DATA - 1)},
 	{"snapshot incomplete, no counts", snapshot_lost_block, "entry 0 is incomplete", 0, 0, 0},
 	{"dirty, counts are zero", no_counts_marked_dirty, "refcount=0 reference=1", 12, 0, 0},
 };
