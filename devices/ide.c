@@ -500,6 +500,7 @@ static void power_on(struct ide_chan *c)
 		defaults(d);
 		d->revert = true;
 		d->smart_off = d->door_locked = d->door_open = d->attention = false;
+		d->eject_wanted = false;
 		d->sense = (struct ide_sense){0};
 		reset_drive(d);
 		d->revert = false;
@@ -585,6 +586,7 @@ static int drive_init(struct ide_drive *d, const struct ide_drive_opts *o, unsig
 {
 	list_init(&d->settle_timer.link);
 	d->present = o->disk || o->cdrom;
+	d->watch_fd = -1;
 	if (!d->present)
 		return 0;
 	d->loop = o->loop;

@@ -21,18 +21,22 @@ struct ide_drive_opts {
 must_check int ide_create(struct machine_services *s, const struct ide_drive_opts o[IDE_DRIVES],
 	struct device **out);
 /*
- * The disc of drive n (0..3) is another one, or with NULL none; disk stays the caller's and its
- * loop runs as long as it is here.  The old one is no longer used when this returns 0.  -EBUSY:
- * the guest has locked the door, and is told that somebody wants it open; -ENOTBLK: no CD-ROM
- * drive.  Not on a loop; may wait for what is in flight.
+ * The disc of drive n (0..3) is another one, or with NULL none, wherever the tray is; disk stays
+ * the caller's and its loop runs as long as it is here.  The old one is no longer used when this
+ * returns 0.  -ENOTBLK: no CD-ROM drive.  Not on a loop; may wait for what is in flight.
  */
-must_check int ide_cd_change(
-	struct device *d, unsigned n, struct loop *loop, struct disk *disk, bool force);
-/* The tray goes out, which the guest may have locked, or in.  As above; the disc stays in it. */
+must_check int ide_cd_change(struct device *d, unsigned n, struct loop *loop, struct disk *disk);
+/*
+ * The tray goes out or in, with the disc in it.  -EINPROGRESS: the guest has locked it, and is told
+ * that somebody wants it open; with force it opens all the same, and is locked no longer.
+ */
 must_check int ide_cd_tray(struct device *d, unsigned n, bool open, bool force);
 struct ide_cd_state {
 	bool open, locked;
+	unsigned moves; /* of the tray, the guest's and the user's; a reset's are none */
 };
 bool ide_cd_state(struct device *d, unsigned n, struct ide_cd_state *s); /* false: no CD-ROM */
+/* This eventfd is written to when the tray has moved; -1: none.  No CD-ROM drive: nothing. */
+void ide_cd_watch(struct device *d, unsigned n, int fd);
 
 #endif

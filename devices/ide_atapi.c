@@ -8,9 +8,11 @@
  * register says what the data register is for: 1 command, 2 data to the host, 3 the end.
  *
  * The disc belongs to whoever changes it (ide_cd_change()); a guest that has locked the door keeps
- * it.  After a change, the next command that wants the disc hears of it once.
+ * it, and hears that somebody wants it.  After a change, the next command that wants the disc hears
+ * of it once.
  */
 #include <string.h>
+#include <unistd.h>
 #include "devices/ide_int.h"
 #include "vmm/util/bytes.h"
 
@@ -102,7 +104,7 @@ static void answer(struct ide_drive *d, uint32_t len, uint32_t allowed)
 /* A disc is there, and the guest knows of it; else the command has ended. */
 static bool ready(struct ide_drive *d)
 {
-	if (d->attention && d->disk) {
+	if (d->attention && d->disk && !d->door_open) {
 		d->attention = false;
 		refuse(d, KEY_ATTENTION, 0x28); /* the medium may have changed */
 		return false;
@@ -330,25 +332,46 @@ static void cmd_event_status(struct ide_drive *d)
 	}
 	b[1] = 6;
 	b[2] = 0x04;
-	b[4] = d->event;
+	if (d->event) {
+		b[4] = d->event;
+		d->event = 0;
+	} else if (d->eject_wanted) {
+		b[4] = 1;
+		d->eject_wanted = false;
+	}
 	b[5] = (uint8_t)(d->door_open | (d->disk && !d->door_open) << 1);
-	d->event = 0;
 	answer(d, 8, field(d, 7, 2));
+}
+
+static void move_door(struct ide_drive *d, bool open)
+{
+	const uint64_t one = 1;
+
+	if (d->door_open == open)
+		return;
+	d->door_open = open;
+	d->door_moves++;
+	d->eject_wanted = false;
+	/* A counter that is full has woken them already. */
+	if (d->watch_fd >= 0)
+		(void)!write(d->watch_fd, &one, sizeof(one));
 }
 
 static void cmd_start_stop(struct ide_drive *d)
 {
 	uint8_t how = d->packet[4];
+	bool open = !(how & 1);
 
-	if (how & 2 && !(how & 1) && d->door_locked) {
-		sense(d, KEY_ILLEGAL, 0x53, 2); /* medium removal prevented */
-		ide_end(d, ER_ABRT);
-		return;
-	}
-	if (how & 2) {
-		if (d->door_open && how & 1)
+	/* With a power condition, it is about that alone. */
+	if (how & 2 && !(how & 0xf0)) {
+		if (open && d->door_locked && !d->door_open) {
+			sense(d, KEY_ILLEGAL, 0x53, 2); /* medium removal prevented */
+			ide_end(d, ER_ABRT);
+			return;
+		}
+		if (d->door_open && !open)
 			d->attention = true;
-		d->door_open = !(how & 1);
+		move_door(d, open);
 	}
 	ide_end(d, 0);
 }
@@ -423,15 +446,6 @@ static struct ide_drive *cd_of(struct device *dev, unsigned n)
 	return d && d->cdrom ? d : NULL;
 }
 
-/* The button does nothing then, but the guest hears of it. */
-static bool door_refuses(struct ide_drive *d, bool force)
-{
-	if (!d->door_locked || force)
-		return false;
-	d->event = 1;
-	return true;
-}
-
 /* Until no loop has anything to do with the drive. */
 static void calm_down(struct ide_drive *d)
 {
@@ -448,28 +462,23 @@ static void calm_down(struct ide_drive *d)
 	}
 }
 
-int ide_cd_change(struct device *dev, unsigned n, struct loop *loop, struct disk *disk, bool force)
+int ide_cd_change(struct device *dev, unsigned n, struct loop *loop, struct disk *disk)
 {
 	struct ide_drive *d = cd_of(dev, n);
-	int err = 0;
 
 	if (!d)
 		return -ENOTBLK;
 	ide_loop_lock(d);
-	if (door_refuses(d, force)) {
-		err = -EBUSY;
-	} else {
-		calm_down(d);
-		d->loop = loop;
-		d->disk = disk;
-		d->door_open = false;
-		d->attention = disk != NULL;
+	calm_down(d);
+	if (disk || d->disk)
 		d->event = disk ? 2 : 3; /* new medium, medium gone */
-		if (d->phase == IDE_OUT)
-			ide_settle(d);
-	}
+	d->loop = loop;
+	d->disk = disk;
+	d->attention = disk != NULL;
+	if (d->phase == IDE_OUT)
+		ide_settle(d);
 	ide_loop_unlock(d);
-	return err;
+	return 0;
 }
 
 int ide_cd_tray(struct device *dev, unsigned n, bool open, bool force)
@@ -480,14 +489,17 @@ int ide_cd_tray(struct device *dev, unsigned n, bool open, bool force)
 	if (!d)
 		return -ENOTBLK;
 	ide_loop_lock(d);
-	if (open && door_refuses(d, force)) {
-		err = -EBUSY;
-	} else {
-		if (d->door_open != open && d->disk) {
+	if (open && !d->door_open && d->door_locked && !force) {
+		d->eject_wanted = true;
+		err = -EINPROGRESS;
+	} else if (d->door_open != open) {
+		if (open)
+			d->door_locked = false;
+		if (d->disk) {
 			d->attention = !open;
 			d->event = open ? 3 : 2;
 		}
-		d->door_open = open;
+		move_door(d, open);
 	}
 	ide_loop_unlock(d);
 	return err;
@@ -500,7 +512,20 @@ bool ide_cd_state(struct device *dev, unsigned n, struct ide_cd_state *s)
 	if (!d)
 		return false;
 	ide_loop_lock(d);
-	*s = (struct ide_cd_state){.open = d->door_open, .locked = d->door_locked};
+	*s = (struct ide_cd_state){.open = d->door_open,
+		.locked = d->door_locked,
+		.moves = d->door_moves};
 	ide_loop_unlock(d);
 	return true;
+}
+
+void ide_cd_watch(struct device *dev, unsigned n, int fd)
+{
+	struct ide_drive *d = cd_of(dev, n);
+
+	if (!d)
+		return;
+	ide_loop_lock(d);
+	d->watch_fd = fd;
+	ide_loop_unlock(d);
 }

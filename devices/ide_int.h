@@ -114,8 +114,10 @@ struct ide_drive {
 	struct ide_sense {
 		uint8_t key, asc, ascq;
 	} sense;
-	uint8_t event; /* GET EVENT STATUS: 1 eject wanted, 2 new medium, 3 medium gone */
-	bool attention, door_open, door_locked;
+	uint8_t event; /* GET EVENT STATUS: 2 new medium, 3 medium gone */
+	bool eject_wanted, attention, door_open, door_locked;
+	unsigned door_moves; /* how often it opened or closed, but for resets */
+	int watch_fd;        /* an eventfd: somebody wants to know; -1: nobody does */
 	bool dma_here; /* dma runs under the lock: what it sends is in buf */
 };
 

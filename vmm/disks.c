@@ -33,9 +33,12 @@ static int job_notify(struct drive *d, void *arg)
 void disks_watch(struct disks *s, int fd)
 {
 	s->wake_fd = fd;
-	for (unsigned i = 0; i < s->n; i++)
+	for (unsigned i = 0; i < s->n; i++) {
 		if (s->slot[i].drive)
 			(void)drive_do(s->slot[i].drive, job_notify, &fd);
+		if (s->slot[i].c.cdrom)
+			ide_cd_watch(s->slot[i].dev, s->slot[i].c.index, fd);
+	}
 }
 
 static int job_retry(struct drive *d, void *arg)
@@ -223,19 +226,14 @@ int disks_snapshot_delete(struct disks *s, unsigned i, const char *id, const cha
 
 /* ---- discs ---- */
 
-static int cd_failed(int err, struct why *why)
-{
-	if (err == -EBUSY)
-		return why_set(why, err, "the guest has locked the tray; it is asked to open it");
-	return why_set(why, err, err == -ENOTBLK ? "it is no CD-ROM drive" : "%s", strerror(-err));
-}
-
 int disks_tray(struct disks *s, unsigned i, bool open, bool force, struct why *why)
 {
 	struct disks_slot *slot = &s->slot[i];
 	int err = slot->c.cdrom ? ide_cd_tray(slot->dev, slot->c.index, open, force) : -ENOTBLK;
 
-	return err ? cd_failed(err, why) : 0;
+	if (err == -EINPROGRESS)
+		return why_set(why, err, "the guest has locked the tray; it is asked to open it");
+	return err ? why_set(why, err, "it is no CD-ROM drive") : 0;
 }
 
 /* The guest no longer has it. */
@@ -256,13 +254,13 @@ static void close_disc(struct disks_slot *slot)
 int disks_remove(struct disks *s, unsigned i, bool force, struct why *why)
 {
 	struct disks_slot *slot = &s->slot[i];
-	int err = slot->c.cdrom ? ide_cd_change(slot->dev, slot->c.index, NULL, NULL, force) :
-				  -ENOTBLK;
+	int err = disks_tray(s, i, true, force, why);
 
-	if (err)
-		return cd_failed(err, why);
-	close_disc(slot);
-	return ide_cd_tray(slot->dev, slot->c.index, true, true);
+	if (!err)
+		err = ide_cd_change(slot->dev, slot->c.index, NULL, NULL);
+	if (!err)
+		close_disc(slot);
+	return err;
 }
 
 int disks_load(struct disks *s, unsigned i, const char *path, const char *format, bool force,
@@ -272,11 +270,12 @@ int disks_load(struct disks *s, unsigned i, const char *path, const char *format
 	struct drive_config c = slot->c;
 	struct drive *drive = NULL;
 	struct drive_report r;
+	struct why ignored = {""};
 	char *own;
 	int err;
 
 	if (!c.cdrom)
-		return cd_failed(-ENOTBLK, why);
+		return disks_tray(s, i, true, force, why);
 	own = strdup(path);
 	if (!own)
 		return -ENOMEM;
@@ -285,10 +284,12 @@ int disks_load(struct disks *s, unsigned i, const char *path, const char *format
 	err = drive_open(&c, i, &drive, why);
 	if (!err) {
 		(void)drive_do(drive, job_notify, &s->wake_fd);
-		err = ide_cd_change(
-			slot->dev, c.index, drive_loop(drive), drive_disk(drive), force);
-		if (err && !drive_close(drive, &r, why))
-			(void)cd_failed(err, why);
+		err = disks_tray(s, i, true, force, why);
+		if (!err)
+			err = ide_cd_change(
+				slot->dev, c.index, drive_loop(drive), drive_disk(drive));
+		if (err && drive_close(drive, &r, &ignored))
+			log_warn("%s", ignored.text);
 	}
 	if (err) {
 		free(own);
@@ -298,5 +299,5 @@ int disks_load(struct disks *s, unsigned i, const char *path, const char *format
 	slot->c = c;
 	slot->path = own;
 	slot->drive = drive;
-	return 0;
+	return disks_tray(s, i, false, false, why);
 }

@@ -15,7 +15,7 @@
 
 struct disks {
 	unsigned n;
-	int wake_fd; /* an eventfd: there is news of a drive (disk_notify()); -1: none */
+	int wake_fd; /* an eventfd: there is news of a drive, or of its tray; -1: none */
 	struct disks_slot {
 		struct drive_config c; /* how it is, or the next disc will be, open */
 		char *path;            /* c.disk.path, if it is ours */
@@ -45,10 +45,14 @@ struct disks_snapshot {
 must_check int disks_snapshot_delete(struct disks *s, unsigned i, const char *id, const char *name,
 	struct disks_snapshot *out, struct why *why);
 
-/* CD-ROM drives; -EBUSY: the guest has locked the tray and is asked to open it. */
+/*
+ * CD-ROM drives; -ENOTBLK: it is none.  -EINPROGRESS: the guest has locked the tray, and is asked
+ * to open it.
+ */
 must_check int disks_tray(struct disks *s, unsigned i, bool open, bool force, struct why *why);
+/* The tray opens, and stays open without the disc. */
 must_check int disks_remove(struct disks *s, unsigned i, bool force, struct why *why);
-/* Another disc in the place of what is there; format NULL: raw. */
+/* Another disc in the place of what is there, and the tray closes; format NULL: raw. */
 must_check int disks_load(struct disks *s, unsigned i, const char *path, const char *format,
 	bool force, struct why *why);
 

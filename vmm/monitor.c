@@ -36,6 +36,7 @@ struct monitor {
 	int fd;          /* the client; -1: none */
 	bool negotiated; /* it has said qmp_capabilities */
 	struct seen seen[MACHINE_DRIVES_MAX];
+	unsigned tray_moves[MACHINE_DRIVES_MAX]; /* those that were told */
 	/* The command that is coming in. */
 	char buf[COMMAND_MAX];
 	size_t n;
@@ -407,9 +408,31 @@ static void tell_trouble(struct monitor *m, const struct drive *d, const struct 
 		m->host.io_error(m->host.arg);
 }
 
+/* A tray that went and came back several times at once is told to have done so once. */
+void monitor_tell_trays(struct monitor *m)
+{
+	for (unsigned i = 0; i < m->host.disks->n; i++) {
+		const struct disks_slot *slot = &m->host.disks->slot[i];
+		struct ide_cd_state s;
+		unsigned moves;
+		char name[16];
+
+		if (!slot->c.cdrom || !ide_cd_state(slot->dev, slot->c.index, &s))
+			continue;
+		moves = s.moves - m->tray_moves[i];
+		m->tray_moves[i] = s.moves;
+		snprintf(name, sizeof(name), "drive%u", i);
+		for (unsigned n = !moves ? 0 : moves % 2 ? 1 : 2; n > 0; n--)
+			monitor_event(m, "DEVICE_TRAY_MOVED",
+				json_pack("{s:s, s:s, s:b}", "device", name, "id", name,
+					"tray-open", (int)(n == 1 ? s.open : !s.open)));
+	}
+}
+
 /* Tells of changes since the last turn; several of one drive in one turn are told as one. */
 static void look_at_drives(struct monitor *m)
 {
+	monitor_tell_trays(m);
 	for (unsigned i = 0; i < m->host.disks->n; i++) {
 		const struct drive *drive = m->host.disks->slot[i].drive;
 		const struct disk *d = drive ? drive_disk(drive) : NULL;

@@ -47,6 +47,8 @@ void monitor_turn(struct monitor *m);
 
 /* Tells the client; takes data (NULL: none) over.  m NULL: drops it. */
 void monitor_event(struct monitor *m, const char *name, json_t *data);
+/* Of trays that moved, the guest's doing or a command's, before that is answered. */
+void monitor_tell_trays(struct monitor *m);
 
 /* ---- commands ---- */
 

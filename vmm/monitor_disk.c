@@ -151,21 +151,12 @@ json_t *monitor_snapshot_delete(struct monitor *m, json_t *args, struct monitor_
 
 /* ---- discs ---- */
 
-static void tray_moved(struct monitor *m, unsigned i, bool open)
-{
-	char name[16];
-
-	snprintf(name, sizeof(name), "drive%u", i);
-	monitor_event(m, "DEVICE_TRAY_MOVED",
-		json_pack("{s:s, s:s, s:b}", "device", name, "id", name, "tray-open", (int)open));
-}
-
-static bool tray_is_open(struct monitor *m, unsigned i)
+static bool tray_is_shut(struct monitor *m, unsigned i)
 {
 	const struct disks_slot *slot = &monitor_host(m)->disks->slot[i];
 	struct ide_cd_state s = {0};
 
-	return slot->c.cdrom && ide_cd_state(slot->dev, slot->c.index, &s) && s.open;
+	return slot->c.cdrom && ide_cd_state(slot->dev, slot->c.index, &s) && !s.open;
 }
 
 enum what { EJECT, OPEN, CLOSE, REMOVE, CHANGE };
@@ -174,14 +165,15 @@ static int disc(struct monitor *m, enum what what, unsigned i, bool force, const
 	struct why *why)
 {
 	struct disks *s = monitor_host(m)->disks;
+	int err;
 
 	switch (what) {
 	case OPEN:
 	case CLOSE:
-		return disks_tray(s, i, what == OPEN, force, why);
+		err = disks_tray(s, i, what == OPEN, force, why);
+		/* Should the guest open it, an event will tell. */
+		return err == -EINPROGRESS ? 0 : err;
 	case REMOVE:
-		if (s->slot[i].c.cdrom && !tray_is_open(m, i))
-			return why_set(why, -EBUSY, "Tray of the device is not open");
 		return disks_remove(s, i, true, why);
 	case EJECT:
 		return disks_remove(s, i, force, why);
@@ -190,15 +182,44 @@ static int disc(struct monitor *m, enum what what, unsigned i, bool force, const
 	}
 }
 
+static json_t *disc_answer(int err, unsigned i, const struct why *why, struct monitor_error *e)
+{
+	switch (err) {
+	case -ENOTBLK:
+		return monitor_fail(e, "GenericError", "Device 'drive%u' is not removable", i);
+	case -EINPROGRESS:
+		return monitor_fail(e, "GenericError",
+			"Device 'drive%u' is locked and force was not specified, "
+			"wait for tray to open and try again",
+			i);
+	default:
+		return answer(err, (int)i, why, e);
+	}
+}
+
+/* The drive, by either name; REMOVE has one of them only. */
+static int disc_drive(struct monitor *m, enum what what, json_t *args, struct monitor_error *e)
+{
+	if (!json_object_get(args, "id") == !json_object_get(args, "device")) {
+		monitor_fail(e, "GenericError",
+			what == REMOVE ? "Parameter 'id' is missing" :
+					 "Need exactly one of 'device' and 'id'");
+		return -1;
+	}
+	return monitor_drive(m, args, e);
+}
+
 static json_t *do_disc(struct monitor *m, enum what what, json_t *args, struct monitor_error *e)
 {
 	static const char *const keys[] = {"force", "filename", "format", "read-only-mode", NULL};
+	static const char *const force_only[] = {"force", NULL}, *const none[] = {NULL};
+	static const char *const *const takes[] = {force_only, force_only, none, none, keys};
 	const char *file[2] = {NULL, NULL}, *mode = "retain";
 	struct why why = {""};
-	bool force, was, is;
+	bool force;
 	int i, err;
 
-	if (!allowed(args, keys, e) || !flag(args, "force", &force, e) ||
+	if (!allowed(args, takes[what], e) || !flag(args, "force", &force, e) ||
 		!text(args, "filename", what == CHANGE, &file[0], e) ||
 		!text(args, "format", false, &file[1], e) ||
 		!text(args, "read-only-mode", false, &mode, e))
@@ -209,15 +230,15 @@ static json_t *do_disc(struct monitor *m, enum what what, json_t *args, struct m
 		return monitor_fail(e, "GenericError", "a CD-ROM drive does not write");
 	if (strcmp(mode, "retain") && strcmp(mode, "read-only"))
 		return monitor_fail(e, "GenericError", "Invalid parameter '%s'", mode);
-	i = monitor_drive(m, args, e);
+	i = disc_drive(m, what, args, e);
 	if (i < 0)
 		return NULL;
-	was = tray_is_open(m, (unsigned)i);
+	if (what == REMOVE && tray_is_shut(m, (unsigned)i))
+		return monitor_fail(
+			e, "GenericError", "Tray of device 'drive%d' is not open", i);
 	err = disc(m, what, (unsigned)i, force, file, &why);
-	is = tray_is_open(m, (unsigned)i);
-	if (was != is)
-		tray_moved(m, (unsigned)i, is);
-	return answer(err, i, &why, e);
+	monitor_tell_trays(m);
+	return disc_answer(err, (unsigned)i, &why, e);
 }
 
 json_t *monitor_eject(struct monitor *m, json_t *args, struct monitor_error *e)

@@ -3,6 +3,8 @@
  * test_ide_atapi.c - a CD-ROM drive: who it is, its packets, the disc in and out.
  */
 #include <check.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 #include "tests/support/fake_machine.h"
 #include "tests/support/fake_ide.h"
 
@@ -166,44 +168,120 @@ START_TEST(it_tells_of_tracks_and_modes)
 }
 END_TEST
 
+/* A packet without data, and how it ended. */
+static uint8_t order(unsigned command, unsigned how)
+{
+	uint8_t s;
+
+	SEND(64, (uint8_t)command, 0, 0, 0, (uint8_t)how);
+	run(&s);
+	return s;
+}
+
+static unsigned event_of(void)
+{
+	uint8_t s;
+
+	SEND(2048, 0x4a, 1, 0, 0, 0x10, 0, 0, 0, 8);
+	run(&s);
+	return (unsigned)buf[4] << 8 | buf[5];
+}
+
 START_TEST(the_disc_goes_and_comes)
 {
 	uint8_t s;
 
-	ck_assert_int_eq(ide_cd_change(f.dev, 1, NULL, NULL, false), -ENOTBLK);
-	SEND(64, 0x1e, 0, 0, 0, 1); /* the guest locks the door */
-	run(&s);
-	ck_assert_int_eq(ide_cd_change(f.dev, 0, NULL, NULL, false), -EBUSY);
-	SEND(2048, 0x4a, 1, 0, 0, 0x10, 0, 0, 0, 8);
-	run(&s);
-	ck_assert_uint_eq(buf[4], 1); /* somebody wants it */
-	SEND(64, 0x1e);
-	run(&s);
-	ck_assert_int_eq(ide_cd_change(f.dev, 0, f.disk.loop, NULL, false), 0);
-	SEND(64, 0x00);
-	run(&s);
-	ck_assert_uint_eq(s, ST_GOOD | ST_ERR);
+	ck_assert_int_eq(ide_cd_change(f.dev, 1, NULL, NULL), -ENOTBLK);
+	ck_assert_int_eq(ide_cd_tray(f.dev, 1, true, true), -ENOTBLK);
+	ck_assert_int_eq(ide_cd_tray(f.dev, 0, true, false), 0);
+	ck_assert_int_eq(ide_cd_change(f.dev, 0, f.disk.loop, NULL), 0);
+	ck_assert_uint_eq(event_of(), 0x301);
+	ck_assert_uint_eq(order(0x00, 0), ST_GOOD | ST_ERR);
 	ck_assert_uint_eq(sense_of(), 0x23a);
 	SEND(64, 0x28, 0, 0, 0, 0, 0, 0, 0, 1);
 	run(&s);
 	ck_assert_uint_eq(sense_of(), 0x23a);
-	ck_assert_int_eq(ide_cd_change(f.dev, 0, f.disk.loop, f.disk.disk, false), 0);
-	SEND(64, 0x00);
-	run(&s);
+	ck_assert_int_eq(ide_cd_change(f.dev, 0, f.disk.loop, f.disk.disk), 0);
+	order(0x00, 0);
+	ck_assert_uint_eq(sense_of(), 0x23a); /* the tray is still out */
+	ck_assert_int_eq(ide_cd_tray(f.dev, 0, false, false), 0);
+	ck_assert_uint_eq(event_of(), 0x202);
+	ck_assert_uint_eq(event_of(), 0x002);
+	order(0x00, 0);
 	ck_assert_uint_eq(sense_of(), 0x628); /* once */
-	SEND(64, 0x00);
-	run(&s);
-	ck_assert_uint_eq(s, ST_GOOD);
-	SEND(64, 0x1b, 0, 0, 0, 2); /* the guest ejects it, and pulls it in again */
-	run(&s);
-	SEND(64, 0x00);
-	run(&s);
+	ck_assert_uint_eq(order(0x00, 0), ST_GOOD);
+}
+END_TEST
+
+static struct ide_cd_state door(void)
+{
+	struct ide_cd_state s = {0};
+
+	ck_assert(ide_cd_state(f.dev, 0, &s));
+	return s;
+}
+
+/* Whoever watches is woken when the tray moves, and not when it does not. */
+START_TEST(the_guest_moves_the_tray_itself)
+{
+	int fd = eventfd(0, EFD_NONBLOCK);
+	uint64_t n;
+
+	ide_cd_watch(f.dev, 1, fd); /* no CD-ROM: nothing */
+	ide_cd_watch(f.dev, 0, fd);
+	ck_assert_uint_eq(order(0x1b, 3), ST_GOOD); /* it is in */
+	ck_assert_uint_eq(order(0x1b, 0x12), ST_GOOD); /* a power condition moves nothing */
+	ck_assert_uint_eq(order(0x1b, 0), ST_GOOD);
+	ck_assert_int_eq(read(fd, &n, sizeof(n)), -1);
+	ck_assert_uint_eq(door().moves, 0);
+	ck_assert_uint_eq(order(0x1b, 2), ST_GOOD);
+	ck_assert_uint_eq(order(0x1b, 2), ST_GOOD);
+	ck_assert_int_eq(read(fd, &n, sizeof(n)), sizeof(n));
+	ck_assert_uint_eq(n, 1);
+	ck_assert(door().open);
+	order(0x00, 0);
 	ck_assert_uint_eq(sense_of(), 0x23a);
-	SEND(64, 0x1b, 0, 0, 0, 3);
-	run(&s);
-	SEND(64, 0x00);
-	run(&s);
+	ck_assert_uint_eq(order(0x1b, 3), ST_GOOD);
+	ck_assert_int_eq(read(fd, &n, sizeof(n)), sizeof(n));
+	ck_assert_uint_eq(door().moves, 2);
+	order(0x00, 0);
 	ck_assert_uint_eq(sense_of(), 0x628);
+	ide_cd_watch(f.dev, 0, -1);
+	order(0x1b, 2);
+	ck_assert_int_eq(read(fd, &n, sizeof(n)), -1);
+	ck_assert_uint_eq(door().moves, 3);
+	close(fd);
+}
+END_TEST
+
+START_TEST(a_locked_tray_is_asked_for_and_opens_by_force)
+{
+	order(0x1e, 1);
+	ck_assert_uint_eq(order(0x1b, 2), ST_GOOD | ST_ERR); /* the guest is held to it too */
+	ck_assert_uint_eq(sense_of(), 0x553);
+	ck_assert_int_eq(ide_cd_tray(f.dev, 0, true, false), -EINPROGRESS);
+	ck_assert(!door().open && door().locked && !door().moves);
+	ck_assert_uint_eq(event_of(), 0x102);
+	ck_assert_uint_eq(event_of(), 0x002);
+	/* What has become of the disc is told first. */
+	ck_assert_int_eq(ide_cd_change(f.dev, 0, f.disk.loop, f.disk.disk), 0);
+	ck_assert_int_eq(ide_cd_tray(f.dev, 0, true, false), -EINPROGRESS);
+	ck_assert_uint_eq(event_of(), 0x202);
+	ck_assert_uint_eq(event_of(), 0x102);
+	/* The guest does as asked. */
+	ck_assert_int_eq(ide_cd_tray(f.dev, 0, true, false), -EINPROGRESS);
+	order(0x1e, 0);
+	order(0x1b, 2);
+	ck_assert_int_eq(ide_cd_tray(f.dev, 0, true, false), 0);
+	ck_assert_uint_eq(event_of(), 0x001);
+	/* A lock holds a tray that is in; force opens the lock with the tray. */
+	order(0x1e, 1);
+	ck_assert_int_eq(ide_cd_tray(f.dev, 0, true, false), 0);
+	order(0x1b, 3);
+	ck_assert_int_eq(ide_cd_tray(f.dev, 0, true, true), 0);
+	ck_assert(door().open && !door().locked);
+	ck_assert_uint_eq(order(0x1b, 3), ST_GOOD);
+	ck_assert_uint_eq(order(0x1b, 2), ST_GOOD);
 }
 END_TEST
 
@@ -241,6 +319,8 @@ int main(void)
 	tcase_add_test(tc, it_reads_in_blocks_and_by_bus_master);
 	tcase_add_test(tc, it_tells_of_tracks_and_modes);
 	tcase_add_test(tc, the_disc_goes_and_comes);
+	tcase_add_test(tc, the_guest_moves_the_tray_itself);
+	tcase_add_test(tc, a_locked_tray_is_asked_for_and_opens_by_force);
 	tcase_add_test(tc, a_bad_sector_is_a_medium_error);
 	suite_add_tcase(s, tc);
 	srunner_run_all(sr, CK_NORMAL);
