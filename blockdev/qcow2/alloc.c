@@ -8,6 +8,11 @@
  * nothing here, and by the time its table entry is written some fdatasync has usually
  * come by.  A power cut leaks at most what is reserved; a clean close gives it back.
  *
+ * How far ahead grows with what was taken since the image was opened: a process that makes one
+ * write at a time and dies before the second flush leaks nothing.  Who makes several at once must
+ * not wait for one growth after the other: that would part them, and each part would have a commit
+ * of its own from then on.  And who never flushes shall not grow the file by the cluster.
+ *
  * Free clusters inside the file are looked for first, a bounded stretch at a time, then the
  * file grows, in steps of an eighth of its size, and for a small disk of an eighth of the disk.
  */
@@ -18,15 +23,22 @@
 #define STEP_MIN   (16 * MiB)
 #define STEP_MAX   (128 * MiB)
 #define CLUSTERS_MIN 16
+#define ALONE_MAX    16 /* clusters taken without any ahead, if no flush comes before */
+#define AHEAD	     4	/* times what was taken and is about to be */
 #define SEARCH_MAX 64 /* slices of refcounts looked at in one search for free clusters */
 
+/* How many to count at once, if they are more than what is wanted now. */
 static uint64_t step_clusters(const struct qcow2 *q)
 {
 	uint64_t bytes = (q->end << q->h.cluster_bits) / 8;
+	unsigned requests = q->fmt.in_epoch[0] + q->fmt.in_epoch[1];
 
+	if (!q->count_ahead && q->taken < ALONE_MAX && requests <= 1)
+		return 0;
 	bytes = bytes < STEP_MIN ? STEP_MIN : min_u64(bytes, STEP_MAX);
 	bytes = min_u64(bytes, q->fmt.size / 8);
-	return max_u64(bytes >> q->h.cluster_bits, CLUSTERS_MIN);
+	return min_u64(max_u64(bytes >> q->h.cluster_bits, CLUSTERS_MIN),
+		AHEAD * (q->taken + requests));
 }
 
 void qcow2_alloc_add(struct qcow2 *q, const struct run *r)
@@ -44,6 +56,12 @@ void qcow2_alloc_add(struct qcow2 *q, const struct run *r)
 	q->reserved += r->n;
 }
 
+static void note_taken(struct qcow2 *q, uint64_t n)
+{
+	q->reserved -= n;
+	q->taken += n;
+}
+
 static bool take(struct qcow2 *q, uint64_t want, struct run *out)
 {
 	struct run *r = &q->runs[0];
@@ -54,7 +72,7 @@ static bool take(struct qcow2 *q, uint64_t want, struct run *out)
 	out->n = min_u64(want, r->n);
 	r->first += out->n;
 	r->n -= out->n;
-	q->reserved -= out->n;
+	note_taken(q, out->n);
 	if (!r->n)
 		memmove(r, r + 1, --q->n_runs * sizeof(*r));
 	return true;
@@ -91,12 +109,12 @@ static bool run_hits_table(const struct qcow2 *q, const struct run *r)
 	return false;
 }
 
-/* Free clusters below q->end; 0 with nothing added if this stretch has none. */
-static int reserve_hole(struct qcow2 *q, uint64_t step)
+/* Up to n free clusters below q->end; 0 with nothing added if this stretch has none. */
+static int reserve_hole(struct qcow2 *q, uint64_t n)
 {
 	uint64_t added = 0;
 
-	for (int i = 0; i < SEARCH_MAX && q->hole < q->end && added < step; i++) {
+	for (int i = 0; i < SEARCH_MAX && q->hole < q->end && added < n; i++) {
 		struct run r = {.first = q->hole};
 		enum ref_state st;
 		int err = qcow2_refs_state(q, q->hole, &st, &r.n);
@@ -106,6 +124,8 @@ static int reserve_hole(struct qcow2 *q, uint64_t step)
 		r.n = min_u64(r.n, q->end - q->hole);
 		if (st == REF_FREE && q->n_runs == RUNS_MAX)
 			break;
+		if (st == REF_FREE)
+			r.n = min_u64(r.n, n - added);
 		q->hole += r.n;
 		if (st != REF_FREE || (!q->overlap.classes && run_hits_table(q, &r)))
 			continue;
@@ -123,18 +143,18 @@ static int reserve_hole(struct qcow2 *q, uint64_t step)
 /* The caller holds table_lock. */
 static int reserve(struct qcow2 *q, uint64_t want)
 {
-	uint64_t step = step_clusters(q), before = q->reserved;
+	uint64_t n = max_u64(step_clusters(q), want), before = q->reserved;
 	int err = qcow2_mark_dirty(q);
 
 	if (err)
 		return err;
-	err = reserve_hole(q, step);
+	err = reserve_hole(q, n);
 	if (err || q->reserved > before)
 		return err;
 	if (q->n_runs + REFS_GROW_RUNS > RUNS_MAX)
 		return 0;
-	err = qcow2_refs_grow(q, max_u64(step, want), false);
-	if (err == -ENOSPC || err == -EFBIG) /* not in large steps, then */
+	err = qcow2_refs_grow(q, n, false);
+	if (n > want && (err == -ENOSPC || err == -EFBIG)) /* not in large steps, then */
 		err = qcow2_refs_grow(q, want, false);
 	return err;
 }
@@ -185,7 +205,7 @@ static bool take_whole(struct qcow2 *q, uint64_t n, struct run *out)
 		out->n = n;
 		r->first += n;
 		r->n -= n;
-		q->reserved -= n;
+		note_taken(q, n);
 		if (!r->n)
 			memmove(r, r + 1, (--q->n_runs - i) * sizeof(*r));
 		return true;

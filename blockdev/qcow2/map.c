@@ -348,7 +348,12 @@ static int l2_new(struct qcow2 *q, uint64_t off, struct new_table *t)
 	if (!t->r.first)
 		return qcow2_corrupt(
 			q, true, "Preventing invalid allocation of L2 table at offset 0");
-	err = l2_fill(q, t);
+	/* With lazy counts too a table's count goes to the file, for programs that do not mind the
+	 * dirty mark; nothing waits for it. */
+	if (q->lazy)
+		err = qcow2_write_refs(q);
+	if (!err)
+		err = l2_fill(q, t);
 	if (err) {
 		t->r.fresh = false;
 		qcow2_alloc_add(q, &t->r);

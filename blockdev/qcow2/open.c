@@ -244,7 +244,10 @@ int qcow2_flush(struct format *fmt)
 		err = qcow2_data_sync(q);
 	if (!err)
 		err = sync_to(&fmt->sync, fmt->sync.writes);
-	return err ? err : qcow2_freed_release(q, ticket);
+	if (err)
+		return err;
+	q->count_ahead = q->taken > 0;
+	return qcow2_freed_release(q, ticket);
 }
 
 static int qcow2_close(struct format *fmt, struct why *why)

@@ -78,6 +78,8 @@ struct qcow2 {
 	struct run runs[RUNS_MAX];
 	uint32_t n_runs;
 	uint64_t reserved; /* clusters in runs */
+	uint64_t taken;    /* clusters, out of runs, since the image was opened */
+	bool count_ahead;  /* some had been taken when a flush ended */
 	uint64_t end;      /* first cluster past everything used or counted */
 	uint64_t hole;     /* the search for free clusters below end goes on here */
 	bool lazy;         /* counts are written at close only, under the dirty bit */

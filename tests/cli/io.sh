@@ -237,6 +237,24 @@ CASES
 [ $n -gt 50 ] || bad=1
 verdict $bad "$n runs print what qemu-io prints"
 
+# --- killed after a write ---------------------------------------------------------------------
+
+# killed PROGRAM OPTIONS: what a check finds then.
+killed() {
+	qemu-img create -q -f qcow2 -o "$2" dead.qcow2 10M
+	(eval "$1 -c 'write -P 7 0 64k' -c 'sigraise 9' dead.qcow2") >/dev/null 2>&1
+	qemu-img check dead.qcow2 2>&1
+	echo "status $?"
+}
+
+bad=0
+for options in lazy_refcounts=off lazy_refcounts=on; do
+	killed qemu-io $options >q.out
+	killed "\"$SLUICE\" io" $options >s.out
+	diff q.out s.out >why || { bad=1; echo "  | $options"; sed 's/^/  | /' why; }
+done
+verdict $bad "killed after one write, it leaves what the peer leaves"
+
 # --- zeros that are written and seen ----------------------------------------------------------
 
 # kinds PROGRAM MODE: what the image holds where after writes of zeros.

@@ -69,7 +69,7 @@ const struct row rows[] = {
 		.flip = 2, .reopen = true, .tiny = true, .dear = 3),
 	/* A table of clusters that have to be adjacent, whose blocks two sectors name. */
 	QCOW2("512 table across sectors", 1 * MiB, 512, COUNTS(64), .span = 64, .max = 8,
-		.ops = 60, .flush = 0, .fua = 0, .junk = 16053, .grow = 256 * MiB),
+		.ops = 60, .flush = 0, .fua = 0, .junk = 16109, .grow = 256 * MiB),
 	/* Past the refcount table's first sectors. */
 	QCOW2("512 table sectors", 16 * MiB, 512, COUNTS(64), .span = 8192, .max = 100, .ops = 60,
 		.flush = 0, .fua = 0, .junk = 15000),

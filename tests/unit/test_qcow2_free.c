@@ -237,7 +237,12 @@ static int same_table_fiber(void *arg)
 
 	put(b, 0, 0x11);
 	put(b, PER_TABLE, 0x22);
+	ck_assert_int_eq(disk_flush(b->d), 0);
+	/* Counts more ahead, so that what is written next are tables. */
+	put(b, 2 * PER_TABLE, 0x33);
 	ck_assert_int_eq(disk_snapshot_change(b->d, SNAPSHOT_CREATE, "before", NULL), 0);
+	expect(b, 0, 0x11); /* Both tables are in the cache. */
+	expect(b, PER_TABLE, 0x22);
 	memset(sector, 0xee, sizeof(sector));
 	part = write_of(&iov, 0);
 	other = write_of(&iov, PER_TABLE);
@@ -264,7 +269,7 @@ START_TEST(who_waited_for_a_table_looks_at_the_cluster_again)
 {
 	struct bed b;
 
-	bed_open(&b, 2 * PER_TABLE);
+	bed_open(&b, 3 * PER_TABLE);
 	ck_assert_int_eq(fiber_run(b.l, same_table_fiber, &b), 0);
 	bed_close(&b);
 }
