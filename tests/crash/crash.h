@@ -28,6 +28,8 @@ struct row {
 	unsigned upkeep;           /* too, with depth 1: what an image tool does, see upkeep.h */
 	bool below;                /* over a backing file */
 	bool overlay; /* half way a new image on top, under the requests in flight */
+	/* Every so many requests, under those in flight: a snapshot made or deleted; a new size. */
+	unsigned live_snapshot, live_resize;
 	bool reopen;               /* clean close and reopen half way */
 	bool cut;                  /* a power cut half way; work goes on with what it left */
 	uint64_t grow; /* bytes that the disk grows to while it is worked on; 0: it does not */
@@ -35,6 +37,10 @@ struct row {
 	unsigned junk; /* free clusters, not empty, at the end of the new image */
 	unsigned dear; /* states cost this many times the usual: that many fewer; 0 is 1 */
 };
+static inline bool row_snapshots(const struct row *row)
+{
+	return row->snapshot || row->live_snapshot;
+}
 /* Of the file that is recorded, the first so many are the data file, see window.h. */
 static inline uint64_t row_data_bytes(const struct row *row)
 {

@@ -91,7 +91,7 @@ static void qemu_judges(struct explorer *e)
 	model_build(&e->k.model, &e->k.c, &e->k.state);
 	if (explorer_dirty(e, &e->k.state))
 		return; /* it would rightly find errors before the repair */
-	if (row->create.version == 2 && row->snapshot)
+	if (row->create.version == 2 && row_snapshots(row))
 		return; /* copied flags may lag, see judge.c */
 	if (row->create.data_file || row->overlay)
 		return; /* it would open that too, or the wrong one */
@@ -174,7 +174,7 @@ void work_init(struct work *w, struct loop *l, const struct run_log *r,
 		.sectors = max_u64(row->create.size, row->grow) / SECTOR,
 		.backing = below_path(row),
 		.backing_format = "raw",
-		.flags_may_lag = row->snapshot > 0,
+		.flags_may_lag = row_snapshots(row),
 		.either = true};
 	explorer_init(e, l, &w->subject, r->seed, &t->n);
 	e->k.c.unit = o->tear ? o->tear : SECTOR;

@@ -195,7 +195,7 @@ static void do_row(struct loop *l, const struct row *row, const struct args *a, 
 		workload_run(l, row, s, &r);
 		cpu -= cpu_seconds();
 		explore(l, &r, &o, t);
-		if (s == 1 && a->repairs && (row->create.lazy_refcounts || row->snapshot))
+		if (s == 1 && a->repairs && (row->create.lazy_refcounts || row_snapshots(row)))
 			explore_repair(l, &r, &o, a->repairs, a->repairs, t);
 		cpu += cpu_seconds();
 		all.writes += r.stats.writes;

@@ -35,6 +35,9 @@
 /* The same; opened three times. */
 #define BITMAPS .depth = 1, .span = 1024, .max = 24, .bitmaps = 12, .ops = 90, .dear = 8
 
+/* The image changes under requests in flight, which touch all of it. */
+#define LIVE .depth = 32, .span = 512, .max = 24, .ops = 300, .dear = 4
+
 #define EXT .create.extended_l2 = true, .zero = 10
 
 #define BELOW .below = true, .span = 1600
@@ -172,6 +175,18 @@ const struct row rows[] = {
 		.discard = 10, .tiny = true, .dear = 2),
 	QCOW2("512 lazy overlay", 1 * MiB, 512, LAZY, .overlay = true, .span = 1024, .max = 16,
 		.discard = 10, .dear = 2),
+
+	QCOW2("4k live snapshots", 1 * MiB, 4096, LIVE, .live_snapshot = 8, .zero = 8),
+	QCOW2("512 live snapshots", 512 * KiB, 512, LIVE, .live_snapshot = 8, .span = 512,
+		.max = 8, .tiny = true),
+	QCOW2("4k live snapshots lazy", 1 * MiB, 4096, LIVE, LAZY, .live_snapshot = 8, .flip = 5),
+	QCOW2("version 2 live snapshots", 1 * MiB, 4096, LIVE, .live_snapshot = 8,
+		.create.version = 2, .mode = CACHE_WRITETHROUGH),
+	RAW("raw live resize", 512 * KiB, LIVE, .live_resize = 6, .flip = 3, .zero = 8),
+	QCOW2("4k live resize", 512 * KiB, 4096, LIVE, .live_resize = 6, .flip = 3, .zero = 8,
+		.discard = 10),
+	QCOW2("512 live resize lazy", 512 * KiB, 512, LIVE, LAZY, .live_resize = 6, .tiny = true,
+		.junk = 200),
 
 	/* One run of clusters after the other. */
 	QCOW2("512k runs", 128 * MiB, 524288, .span = 131072, .max = 8, .flush = 6, .fua = 0),

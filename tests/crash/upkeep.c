@@ -30,7 +30,7 @@ static void end(struct run_log *r, const struct disk *d, uint64_t first, int err
 }
 
 /* Between half of what it was made with, and all of that. */
-static int resize(struct run_log *r, struct disk *d, uint64_t *rng)
+static int resize(struct run_log *r, struct disk *d, uint64_t *rng, bool live)
 {
 	uint64_t all = r->row->create.size / SECTOR, old = disk_size(d) / SECTOR;
 	uint64_t size = all / 2 + rng_next(rng) % (all / 2 + 1), first = r->log.n_guest;
@@ -40,7 +40,8 @@ static int resize(struct run_log *r, struct disk *d, uint64_t *rng)
 		begin(r, d, GUEST_DISCARD, size, old - size, 0);
 	else if (size > old)
 		begin(r, d, GUEST_WRITE, old, size - old, 0);
-	err = disk_resize(d, size * SECTOR, PREALLOC_OFF, NULL);
+	err = live ? disk_online_resize(d, size * SECTOR, NULL) :
+		     disk_resize(d, size * SECTOR, PREALLOC_OFF, NULL);
 	end(r, d, first, err);
 	return err;
 }
@@ -136,8 +137,13 @@ int upkeep_step(struct run_log *r, struct disk *d, uint64_t *rng)
 	case 3:
 		return r->row->below ? set_backing(r, d, rng) : amend(r, d, rng);
 	default:
-		return resize(r, d, rng);
+		return resize(r, d, rng, false);
 	}
+}
+
+int upkeep_resize_live(struct run_log *r, struct disk *d, uint64_t *rng)
+{
+	return resize(r, d, rng, true);
 }
 
 void upkeep_free(struct run_log *r)

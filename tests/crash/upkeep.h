@@ -17,6 +17,8 @@ struct backing_name {
 
 /* In a fiber, nothing in flight: one of them.  0 or -errno. */
 must_check int upkeep_step(struct run_log *r, struct disk *d, uint64_t *rng);
+/* In no fiber, under what is in flight: another size.  0 or -errno. */
+must_check int upkeep_resize_live(struct run_log *r, struct disk *d, uint64_t *rng);
 void upkeep_free(struct run_log *r);
 
 /* Does e->state have a backing name that it may have at the cut?  If not e->why says why. */

@@ -26,6 +26,7 @@ struct guest {
 	struct fault_rule *rule; /* the host fails: so may requests */
 	struct disk_opts now;    /* of the disk */
 	struct file *again, *over; /* for the overlay, until it is made */
+	unsigned next_live;        /* when so many requests are left */
 };
 
 static void must(int err, const char *what)
@@ -85,17 +86,25 @@ static void do_change(struct guest *g, enum change what, bool fua)
 		op.n = unit * (row->snapshot ? 1 : 1 + rng_next(&g->rng) % 2);
 		op.n = min_u64(op.n, n_sectors - op.sector);
 	}
+	if (row->live_resize && op.sector + op.n > n_sectors)
+		op.sector = n_sectors - op.n;
 	op.version = what == WRITE || what == PACK ? ++g->version : 0;
 	op.wce_at_submit = disk_wce(g->d);
 	bitmaps_wrote(&g->bitmaps, &op);
+	snapshots_writes(&g->snapshots, &op);
 	i = crash_log_submit(&g->r->log, &op);
 	err = change(g, &op, what);
 	crash_log_ack(&g->r->log, i, disk_wce(g->d), err);
 	/* What is there already is not packed over. */
-	if (what == PACK && err == -EIO)
+	if (what == PACK && err == -EIO) {
+		snapshots_refused(&g->snapshots, &op);
+		return;
+	}
+	/* The disk became smaller while it waited. */
+	if (row->live_resize && err == -EINVAL)
 		return;
 	must_unless_faulty(g, err, names[what]);
-	snapshots_wrote(&g->snapshots, &op, err);
+	snapshots_wrote(&g->snapshots, &g->r->log.guest[i], err);
 }
 
 struct flip {
@@ -217,13 +226,26 @@ static void put_overlay(struct guest *g)
 	must_unless_faulty(g, err, "overlay");
 }
 
+static void live_change(struct guest *g)
+{
+	const struct row *row = g->r->row;
+	bool snapshot = row->live_snapshot > 0;
+
+	g->next_live = g->left - min_u64(g->left, snapshot ? row->live_snapshot : row->live_resize);
+	must_unless_faulty(g,
+		snapshot ? snapshots_step(&g->snapshots, g->r, g->d, &g->rng) :
+			   upkeep_resize_live(g->r, g->d, &g->rng),
+		"live change");
+}
+
 static void work(struct loop *l, struct guest *g, unsigned ops)
 {
+	const struct row *row = g->r->row;
 	struct worker w[64];
 
-	g->left = ops;
-	g->workers = g->r->row->depth;
-	for (unsigned i = 0; i < g->r->row->depth; i++) {
+	g->left = g->next_live = ops;
+	g->workers = row->depth;
+	for (unsigned i = 0; i < row->depth; i++) {
 		w[i] = (struct worker){.g = g, .start.fn = worker_fiber};
 		fiber_start(l, &w[i].start);
 	}
@@ -231,6 +253,8 @@ static void work(struct loop *l, struct guest *g, unsigned ops)
 		must(loop_turn(l, true), "loop");
 		if (g->over && g->left < ops / 2)
 			put_overlay(g);
+		if ((row->live_snapshot || row->live_resize) && g->left < g->next_live)
+			live_change(g);
 	}
 }
 
@@ -526,11 +550,10 @@ static void prepare(struct loop *l, const struct row *row, uint64_t seed, struct
 
 static void snapshots_start(struct guest *g, const struct row *row)
 {
-	if (!row->snapshot)
+	if (!row_snapshots(row))
 		return;
-	assert(row->depth == 1 && !row->cut && !row->discard);
-	g->snapshots.n_sectors = row->create.size / SECTOR;
-	g->snapshots.now = calloc(g->snapshots.n_sectors, sizeof(*g->snapshots.now));
+	assert((row->depth == 1 || !row->snapshot) && !row->cut && !row->discard);
+	snapshots_init(&g->snapshots, row->create.size / SECTOR, row->live_snapshot);
 	for (uint64_t i = 0; i < g->snapshots.n_sectors; i++)
 		g->snapshots.now[i] = below_version(row, i);
 }
