@@ -505,8 +505,9 @@ static int host_cpu_thread(void *arg, unsigned cpu)
 
 static int monitor_start(struct machine *m, struct why *why)
 {
-	struct monitor_host h = {.arg = m, .name = m->c->name, .disks = &m->disks,
-		.wake_fd = m->wake_fd, .status = host_status, .stop = host_stop, .cont = host_cont,
+	struct monitor_host h = {.arg = m, .name = m->c->name, .serial = m->c->serial,
+		.disks = &m->disks, .wake_fd = m->wake_fd,
+		.status = host_status, .stop = host_stop, .cont = host_cont,
 		.io_error = host_io_error,
 		.button = host_button, .reset = host_reset, .quit = host_quit,
 		.powercut = host_powercut, .cpus = m->c->n_vcpus, .cpu_thread = host_cpu_thread};

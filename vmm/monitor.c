@@ -186,6 +186,23 @@ static json_t *cmd_cpus(struct monitor *m, json_t *args, struct monitor_error *e
 	return a;
 }
 
+/* The serial port's other end, and this one. */
+static json_t *cmd_chardev(struct monitor *m, json_t *args, struct monitor_error *e)
+{
+	char path[sizeof(m->addr.sun_path) + 32], serial[8];
+	json_t *name;
+
+	snprintf(path, sizeof(path), "unix:%s,server=on", m->addr.sun_path);
+	/* "file" is all that QMP says of a file. */
+	snprintf(serial, sizeof(serial), "%.*s", (int)strcspn(m->host.serial, ":"), m->host.serial);
+	name = json_string(path);
+	if (!name) /* a path need not be UTF-8 */
+		name = json_string("unix");
+	return json_pack("[{s:s, s:o, s:b}, {s:s, s:s, s:b}]", "label", "compat_monitor0",
+		"filename", name, "frontend-open", 1, "label", "serial0", "filename", serial,
+		"frontend-open", 1);
+}
+
 static monitor_command cmd_commands;
 
 static const struct command {
@@ -200,6 +217,7 @@ static const struct command {
 	{"query-name", cmd_name, false},
 	{"query-kvm", cmd_kvm, false},
 	{"query-cpus-fast", cmd_cpus, false},
+	{"query-chardev", cmd_chardev, false},
 	{"query-block", monitor_query_block, false},
 	{"query-blockstats", monitor_query_blockstats, true},
 	{"query-named-block-nodes", monitor_query_nodes, true},

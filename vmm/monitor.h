@@ -17,6 +17,7 @@ struct monitor;
 struct monitor_host {
 	void *arg;
 	const char *name; /* the user's for the machine; NULL: none */
+	const char *serial; /* console.h */
 	struct disks *disks;
 	int wake_fd;                      /* an eventfd that ends the machine's poll */
 	const char *(*status)(void *arg); /* as query-status names it */

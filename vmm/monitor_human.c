@@ -138,12 +138,23 @@ static void info_blockstats(struct line *l, json_t *a)
 	}
 }
 
+static void info_chardev(struct line *l, json_t *a)
+{
+	json_t *d;
+	size_t i;
+
+	json_array_foreach(a, i, d)
+		fprintf(l->out, "%s: filename=%s\r\n", text(d, "label"), text(d, "filename"));
+}
+
 static const struct info {
 	const char *name, *query, *help;
 	void (*show)(struct line *l, json_t *answer);
 } infos[] = {
 	{"block", "query-block", "[device] -- the drives and what is in them", info_block},
 	{"blockstats", "query-blockstats", "-- what they did", info_blockstats},
+	{"chardev", "query-chardev", "-- the monitor's socket and the serial port",
+		info_chardev},
 	{"cpus", "query-cpus-fast", "-- the processors", info_cpus},
 	{"kvm", "query-kvm", "-- whether KVM is in use", info_kvm},
 	{"name", "query-name", "-- what the user calls the machine", info_name},

@@ -98,7 +98,8 @@ static void devices_open(void)
 
 static void bed_open(const char *path)
 {
-	struct monitor_host h = {.name = "bed", .disks = &b.disks, .status = status,
+	struct monitor_host h = {.name = "bed", .serial = "file:console", .disks = &b.disks,
+		.status = status,
 		.stop = do_stop, .io_error = do_stop, .cont = do_cont, .button = press,
 		.reset = do_reset, .quit = do_quit, .powercut = no_powercut, .cpus = 2,
 		.cpu_thread = cpu_thread};
@@ -347,6 +348,12 @@ START_TEST(every_query_that_is_listed_answers)
 	ck_assert_uint_eq(json_array_size(a), 2);
 	ck_assert_int_eq(json_integer_value(json_object_get(json_array_get(a, 1), "thread-id")),
 		getpid() + 1);
+	a = query("query-chardev");
+	ck_assert_str_eq(text_of(json_array_get(a, 0), "label"), "compat_monitor0");
+	snprintf(names[0], sizeof(names[0]), "%.50s", b.path);
+	ck_assert_ptr_nonnull(strstr(text_of(json_array_get(a, 0), "filename"), names[0]));
+	ck_assert_str_eq(text_of(json_array_get(a, 1), "label"), "serial0");
+	ck_assert_str_eq(text_of(json_array_get(a, 1), "filename"), "file");
 	a = query("query-named-block-nodes");
 	ck_assert_uint_eq(json_array_size(a), 1); /* the other has no disc */
 	ck_assert_str_eq(json_string_value(json_object_get(json_array_get(a, 0), "node-name")),
@@ -492,6 +499,7 @@ START_TEST(what_people_type_is_carried_out)
 	ck_assert_str_eq(human("info  status "), "VM status: paused\r\n");
 	ck_assert_str_eq(human("c"), "");
 	ck_assert_str_eq(human("info name"), "bed\r\n");
+	ck_assert_ptr_nonnull(strstr(human("info chardev"), "serial0: filename=file\r\n"));
 	ck_assert_ptr_nonnull(strstr(human("info cpus"), "\r\n  CPU #1: thread_id="));
 	ck_assert_ptr_nonnull(strstr(human("info block"), b.image));
 	ck_assert_ptr_nonnull(strstr(human("info blockstats"), "drive0: rd_operations=0 "));
