@@ -197,10 +197,12 @@ static json_t *disc_answer(int err, unsigned i, const struct why *why, struct mo
 	}
 }
 
-/* The drive, by either name; REMOVE has one of them only. */
+/* The drive, by either name; for REMOVE, as with QEMU, by one of them only. */
 static int disc_drive(struct monitor *m, enum what what, json_t *args, struct monitor_error *e)
 {
-	if (!json_object_get(args, "id") == !json_object_get(args, "device")) {
+	bool id = json_object_get(args, "id"), device = json_object_get(args, "device");
+
+	if (what == REMOVE ? !id : id == device) {
 		monitor_fail(e, "GenericError",
 			what == REMOVE ? "Parameter 'id' is missing" :
 					 "Need exactly one of 'device' and 'id'");

@@ -467,6 +467,7 @@ START_TEST(what_a_tray_is_not_asked)
 		{"blockdev-open-tray", "", "Need exactly one of 'device' and 'id'"},
 		{"eject", "\"device\": \"drive1\", " CD, "Need exactly one of 'device' and 'id'"},
 		{"blockdev-remove-medium", "", "Parameter 'id' is missing"},
+		{"blockdev-remove-medium", "\"device\": \"drive1\"", "Parameter 'id' is missing"},
 		{"blockdev-open-tray", "\"id\": \"no\"", "Device 'no' not found"},
 		{"blockdev-open-tray", "\"id\": \"drive0\"", "Device 'drive0' is not removable"},
 		{"blockdev-close-tray", "\"id\": \"drive0\"", "Device 'drive0' is not removable"},
