@@ -106,7 +106,7 @@ R4: the dirty mark is written first|blockdev/qcow2/alloc.c|64k lazy|
 R4 R5: a lazy run carries a number|blockdev/qcow2/refcount.c|64k lazy|
 	's/\.need = q->fmt\.sync\.writes,/.need = q->lazy ? 0 : q->fmt.sync.writes,/'
 R4: the dirty mark before an L1 table is placed|blockdev/qcow2/alloc.c|512 lazy resize|
-	's/err = qcow2_mark_dirty\(q\);(\n\tif \(!err\)\n\t\terr = qcow2_refs_grow\(q, n, true\);)/err = 0;$1/'
+	's/err = qcow2_mark_dirty\(q\);(\n\tif \(!err\)\n\t\terr = qcow2_refs_grow\(q, n, n, true\);)/err = 0;$1/'
 R4: the dirty mark is cleared last|blockdev/qcow2/open.c|64k lazy reopen|
 	's/(qcow2_alloc_close\(q\);\n\tif \(!err\)\n\t\terr = )sync_to\(.*?\);/${1}0;/'
 R4: a dirty image is repaired before use|blockdev/qcow2/open.c|64k lazy|

@@ -233,8 +233,13 @@ static void close_disk(struct io *io)
 	err = disk_close_stats(io->disk, &st, &why);
 	io->disk = NULL;
 	/* Of a corrupt image the user has heard already. */
-	if (err && err != -ENOMEDIUM && st.writes + st.zeroes + st.discards)
+	if (!err || err == -ENOMEDIUM)
+		return;
+	/* Nor is there anything to tell if nothing was to reach the file. */
+	if (st.writes + st.zeroes + st.discards + st.host_writes + st.host_fallocates) {
+		log_error("Failed to flush the L2 table cache: %s", why_text(&why, err));
 		log_error("Failed to flush the refcount block cache: %s", why_text(&why, err));
+	}
 }
 
 void io_close(struct io *io)

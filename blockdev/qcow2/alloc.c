@@ -129,6 +129,7 @@ static int reserve_hole(struct qcow2 *q, uint64_t n)
 		q->hole += r.n;
 		if (st != REF_FREE || (!q->overlap.classes && run_hits_table(q, &r)))
 			continue;
+		qcow2_refs_event(q);
 		err = qcow2_refs_set(q, r.first, r.n, 1);
 		if (!err && !q->lazy)
 			err = qcow2_write_refs(q);
@@ -153,10 +154,7 @@ static int reserve(struct qcow2 *q, uint64_t want)
 		return err;
 	if (q->n_runs + REFS_GROW_RUNS > RUNS_MAX)
 		return 0;
-	err = qcow2_refs_grow(q, n, false);
-	if (n > want && (err == -ENOSPC || err == -EFBIG)) /* not in large steps, then */
-		err = qcow2_refs_grow(q, want, false);
-	return err;
+	return qcow2_refs_grow(q, want, n, false);
 }
 
 static void reserve_fiber(struct fiber_start *s)
@@ -174,14 +172,16 @@ static void reserve_fiber(struct fiber_start *s)
 
 static void reserve_ahead(struct qcow2 *q)
 {
-	if (q->reserving || q->reserved >= step_clusters(q) / 4)
+	/* Who injects errors wants them to hit a request, which hears of it. */
+	if (q->reserving || q->fmt.file->inject || q->reserved >= step_clusters(q) / 4)
 		return;
 	q->reserving = true;
 	q->reserve_start.fn = reserve_fiber;
 	fiber_start_at(q->fmt.file->loop, &q->reserve_start, q->fmt.level);
 }
 
-int qcow2_alloc_locked(struct qcow2 *q, uint64_t want, struct run *out)
+/* The caller holds table_lock. */
+static int take_or_reserve(struct qcow2 *q, uint64_t want, struct run *out)
 {
 	while (!take(q, want, out)) {
 		int err = reserve(q, want);
@@ -191,6 +191,12 @@ int qcow2_alloc_locked(struct qcow2 *q, uint64_t want, struct run *out)
 	}
 	reserve_ahead(q);
 	return 0;
+}
+
+int qcow2_alloc_locked(struct qcow2 *q, uint64_t want, struct run *out)
+{
+	file_event(q->fmt.file, EV_CLUSTER_ALLOC);
+	return take_or_reserve(q, want, out);
 }
 
 /* n clusters out of one run. */
@@ -219,13 +225,14 @@ int qcow2_alloc_table(struct qcow2 *q, uint64_t n, struct run *out)
 
 	if (n == 1)
 		return qcow2_alloc_locked(q, 1, out);
+	file_event(q->fmt.file, EV_CLUSTER_ALLOC);
 	if (take_whole(q, n, out))
 		return 0;
 	if (q->n_runs == RUNS_MAX)
 		return -EBUSY;
 	err = qcow2_mark_dirty(q);
 	if (!err)
-		err = qcow2_refs_grow(q, n, true);
+		err = qcow2_refs_grow(q, n, n, true);
 	if (!err && !take_whole(q, n, out))
 		err = -EFBIG; /* more than refcounts can be made for at once */
 	return err;
@@ -241,7 +248,7 @@ int qcow2_alloc(struct qcow2 *q, uint64_t want, struct run *out)
 		return 0;
 	}
 	fiber_lock(&q->table_lock);
-	err = qcow2_alloc_locked(q, want, out);
+	err = take_or_reserve(q, want, out);
 	fiber_unlock(&q->table_lock);
 	return err;
 }

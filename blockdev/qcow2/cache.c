@@ -11,6 +11,7 @@
  * fails, takes that one.
  */
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include "blockdev/qcow2/cache.h"
 
@@ -99,6 +100,19 @@ static void unhash(struct cache *c, struct slice *s)
 	s->host_off = 0;
 }
 
+/* The slice, which can leave, is from now on that of off. */
+static void hash(struct cache *c, struct slice *s, uint64_t off)
+{
+	struct slice **bucket = &c->buckets[bucket_of(c, off)];
+
+	if (s->host_off)
+		unhash(c, s);
+	s->host_off = off;
+	s->need = 0;
+	s->hash_next = *bucket;
+	*bucket = s;
+}
+
 static void touch(struct cache *c, struct slice *s)
 {
 	s->used = true;
@@ -161,14 +175,8 @@ static void claim(struct cache *c, uint64_t off, struct slice **out, bool *found
 		else
 			fiber_queue_wait(&c->q);
 	}
-	if (!*found) {
-		if (s->host_off)
-			unhash(c, s);
-		s->host_off = off;
-		s->need = 0;
-		s->hash_next = c->buckets[bucket_of(c, off)];
-		c->buckets[bucket_of(c, off)] = s;
-	}
+	if (!*found)
+		hash(c, s, off);
 	touch(c, s);
 	s->pins++;
 	*out = s;
@@ -202,6 +210,18 @@ int cache_get(struct cache *c, uint64_t host_off, struct slice **out)
 	assert(slice_ok(c, s));
 	*out = s;
 	return 0;
+}
+
+void cache_put_zeros(struct cache *c, uint64_t host_off)
+{
+	uint64_t off = host_off - host_off % c->slice_bytes;
+	struct slice *s = lookup(c, off) ? NULL : victim(c);
+
+	if (!s)
+		return;
+	hash(c, s, off);
+	memset(s->data, 0, c->slice_bytes);
+	touch(c, s);
 }
 
 static bool unclean(const struct slice *s)

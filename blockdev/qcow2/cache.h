@@ -64,6 +64,8 @@ must_check int cache_get(struct cache *c, uint64_t host_off, struct slice **out)
  */
 must_check int cache_get_rw(struct cache *c, uint64_t host_off, struct slice **out);
 void cache_put(struct cache *c, struct slice **s);
+/* The slice with host_off is zeros in the file: it need not be read, if there is room for it. */
+void cache_put_zeros(struct cache *c, uint64_t host_off);
 
 /* [off, off+len) of the slice has changed and may be written once number need is durable. */
 void cache_dirty(struct cache *c, struct slice *s, uint32_t off, uint32_t len, uint64_t need);

@@ -111,7 +111,10 @@ static int let_go(struct qcow2 *q, struct freed f)
 	while (f.n) {
 		uint64_t k, off = f.first << q->h.cluster_bits;
 		bool unused;
-		int err = qcow2_refs_drop(q, f.first, f.n, &k, &unused);
+		int err;
+
+		file_event(q->fmt.file, EV_REFBLOCK_LOAD);
+		err = qcow2_refs_drop(q, f.first, f.n, &k, &unused);
 
 		if (!err && unused) { /* all k of them */
 			err = qcow2_overlap_check(q, f.own, off, k << q->h.cluster_bits);

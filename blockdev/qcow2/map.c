@@ -309,7 +309,8 @@ struct new_table {
 
 /*
  * A table in never-used clusters is all zeros already, so only the L1 entry is written.  In
- * a used cluster the zeros must be there first (R2), and so must a copy of a shared table.
+ * a used cluster the zeros must be there first (R2), and so must a copy of a shared table.  An
+ * error injected at the write of a table that needs none hits what is written next.
  */
 static int l2_fill(struct qcow2 *q, struct new_table *t)
 {
@@ -319,11 +320,15 @@ static int l2_fill(struct qcow2 *q, struct new_table *t)
 	uint8_t *buf = NULL;
 	int err = 0;
 
+	if (!t->old)
+		file_event(q->fmt.file, EV_L2_ALLOC_WRITE);
 	if (!t->old && t->r.fresh)
 		return 0;
 	if (t->old) {
+		file_event(q->fmt.file, EV_L2_ALLOC_COW_READ);
 		content.buf = buf = qcow2_cow_get(q);
 		err = file_pread(q->fmt.file, buf, q->h.cluster_size, t->old);
+		file_event(q->fmt.file, EV_L2_ALLOC_WRITE);
 	}
 	if (!err)
 		err = qcow2_overlap_check(q, 0, host_off, q->h.cluster_size);
@@ -360,6 +365,8 @@ static int l2_new(struct qcow2 *q, uint64_t off, struct new_table *t)
 		return err;
 	}
 	qcow2_overlap_add(q, OVERLAP_ACTIVE_L2, t->r.first);
+	if (!t->old)
+		cache_put_zeros(&q->l2, entry_off(q, t->r.first << q->h.cluster_bits, off));
 	mem_table_set(&q->l1, (uint32_t)l1_index(q, off),
 		(t->r.first << q->h.cluster_bits) | QCOW2_OFLAG_COPIED, t->r.need);
 	return 0;

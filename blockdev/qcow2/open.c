@@ -101,7 +101,6 @@ static int load(struct qcow2 *q, const struct disk_opts *o, struct why *why)
 	if (!err)
 		err = cache_init(&q->refs, q->fmt.file, slice, refs, qcow2_writeback_refs, q);
 	q->l2.loading = EV_L2_LOAD;
-	q->refs.loading = EV_REFBLOCK_LOAD;
 	if (!err)
 		err = qcow2_commit_init(q);
 	if (!err)

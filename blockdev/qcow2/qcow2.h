@@ -366,13 +366,15 @@ enum ref_state { REF_FREE, REF_USED, REF_NO_BLOCK };
  */
 must_check int qcow2_refs_state(struct qcow2 *q, uint64_t first, enum ref_state *st, uint64_t *run);
 /*
- * In a fiber, after qcow2_mark_dirty(): grows the file at q->end by about want clusters, counts
- * them all, and adds them as runs, or with whole as one; makes refcount blocks and a larger
- * refcount table as needed.
+ * In a fiber, after qcow2_mark_dirty(): grows the file at q->end by about n clusters, or if the
+ * host has no room for so many by want, counts them all, and adds them as runs, or with whole
+ * as one; makes refcount blocks and a larger refcount table as needed.
  */
 #define REFBLOCKS_GROW_MAX 16		  /* made in one step */
 #define REFS_GROW_RUNS (REFBLOCKS_GROW_MAX + 2) /* at most added */
-must_check int qcow2_refs_grow(struct qcow2 *q, uint64_t want, bool whole);
+must_check int qcow2_refs_grow(struct qcow2 *q, uint64_t want, uint64_t n, bool whole);
+/* Counts are about to go up: what the peer calls loading their block, and allocating one. */
+void qcow2_refs_event(struct qcow2 *q);
 /*
  * In a fiber, when something was written from q->end on and will not be named after all: those are
  * no never-used clusters, which read as zeros.  It goes, or else q->end moves behind it.

@@ -398,6 +398,10 @@ static int count_new(struct qcow2 *q, const struct layout *y)
 	int err;
 
 	assert(!q->lazy || (q->h.incompatible & QCOW2_INCOMPAT_DIRTY));
+	if (q->reftable.n_dirty)
+		file_event(q->fmt.file, EV_REFBLOCK_ALLOC_WRITE);
+	if (y->table)
+		file_event(q->fmt.file, EV_REFBLOCK_ALLOC_WRITE_BLOCKS);
 	err = qcow2_refs_set(q, y->start, y->end - y->start, 1);
 	/* With lazy refcounts the dirty mark stands in for them; new blocks read as zeros. */
 	if (!err && !q->lazy)
@@ -474,20 +478,36 @@ static void hand_out(struct qcow2 *q, const struct layout *y)
 		qcow2_alloc_add(q, &r);
 }
 
-int qcow2_refs_grow(struct qcow2 *q, uint64_t want, bool whole)
+void qcow2_refs_event(struct qcow2 *q)
 {
-	struct layout y = {0};
+	file_event(q->fmt.file, EV_REFBLOCK_LOAD);
+	file_event(q->fmt.file, EV_REFBLOCK_ALLOC);
+}
+
+/* Where n more clusters go, and room for them in the file. */
+static int lay_out(struct qcow2 *q, uint64_t n, bool whole, struct layout *y)
+{
 	int err;
 
-	want = min_u64(want, (uint64_t)REFBLOCKS_GROW_MAX * q->refs_per_block);
-	y.whole = whole ? want : 0;
-	err = free_start(q, want + REFBLOCKS_GROW_MAX + 2 * q->h.reftable_clusters + 64, &y.start);
+	n = min_u64(n, (uint64_t)REFBLOCKS_GROW_MAX * q->refs_per_block);
+	*y = (struct layout){.whole = whole ? n : 0};
+	err = free_start(q, n + REFBLOCKS_GROW_MAX + 2 * q->h.reftable_clusters + 64, &y->start);
 	if (!err)
-		err = layout_settle(q, &y, want);
-	if (!err)
-		err = grow_file(q, y.start, y.end);
-	if (!err)
-		err = y.table ? grow_table(q, &y) : grow_blocks(q, &y);
+		err = layout_settle(q, y, n);
+	return err ? err : grow_file(q, y->start, y->end);
+}
+
+int qcow2_refs_grow(struct qcow2 *q, uint64_t want, uint64_t n, bool whole)
+{
+	struct layout y;
+	int err = lay_out(q, n, whole, &y);
+
+	if (n > want && (err == -ENOSPC || err == -EFBIG)) /* not in large steps, then */
+		err = lay_out(q, want, whole, &y);
+	if (err)
+		return err;
+	qcow2_refs_event(q);
+	err = y.table ? grow_table(q, &y) : grow_blocks(q, &y);
 	if (!err)
 		hand_out(q, &y);
 	return err;

@@ -45,8 +45,10 @@ static int grow_l1(struct qcow2 *q, uint64_t n, uint64_t size)
 {
 	struct mem_table t, old = q->l1;
 	struct run r;
-	int err = qcow2_alloc_table(q, div_round_up(n * 8, q->h.cluster_size), &r);
+	int err;
 
+	file_event(q->fmt.file, EV_L1_GROW_ALLOC_TABLE);
+	err = qcow2_alloc_table(q, div_round_up(n * 8, q->h.cluster_size), &r);
 	if (err)
 		return err;
 	err = mem_table_init(&t, (uint32_t)n, r.first << q->h.cluster_bits);

@@ -237,6 +237,31 @@ CASES
 [ $n -gt 50 ] || bad=1
 verdict $bad "$n runs print what qemu-io prints"
 
+# --- errors injected where a new table or count is written ------------------------------------
+
+# injected PROGRAM: what it says, and what of the image is wrong then but for leaks.
+injected() {
+	qemu-img create -q -f qcow2 -o cluster_size=1k fresh.qcow2 8M
+	eval "timeout 20 $1 -c 'write 0 128k' -c 'read 0 128k' blkdebug:rules.here:fresh.qcow2" \
+		>out 2>err
+	filter <out
+	filter <err
+	qemu-img check fresh.qcow2 2>&1 | grep ^ERROR
+}
+
+bad=0 n=0
+for event in l2_load l2_alloc_write write_aio refblock_load refblock_update_part \
+	refblock_alloc cluster_alloc; do
+	for once in on off; do
+		printf '[inject-error]\nevent = "%s"\nonce = "%s"\n' $event $once >rules.here
+		injected qemu-io >q.out
+		injected "\"$SLUICE\" io" >s.out
+		n=$((n + 1))
+		diff q.out s.out >why || { bad=1; echo "  | $event $once"; sed 's/^/  | /' why; }
+	done
+done
+verdict $bad "$n injected errors are heard of as the peer's are"
+
 # --- killed after a write ---------------------------------------------------------------------
 
 # killed PROGRAM OPTIONS: what a check finds then.
