@@ -329,7 +329,7 @@ overlay: what is in flight ends below|blockdev/hold.c|raw overlay|
 overlay: the first flush reaches one that was there|blockdev/overlay.c|u:test_overlay|
 	's/d->committed = d->acked\+\+;/d->committed = d->acked;/'
 
-online: nothing is on its way while a snapshot is made|blockdev/hold.c|4k live snapshots lazy|
+online: nothing is on its way during a snapshot|blockdev/hold.c|s:4000:version 2 live snapshots|
 	's/(static int standing_still.*?)\thold\(d\);\n(.*?)\trelease\(d\);\n/$1$2/s'
 online: nor while the size changes|blockdev/hold.c|4k live resize|
 	's/(static int standing_still.*?)\thold\(d\);\n(.*?)\trelease\(d\);\n/$1$2/s'
