@@ -74,7 +74,7 @@ static int expand_zeros(struct qcow2 *q, struct steps *st, struct why *why)
 	if (!err)
 		err = qcow2_drop_finish(q);
 	if (!err && q->n_snapshots)
-		err = snapshot_expand_zeros(q, step, st, why);
+		err = snapshot_expand_zeros(q, step, st);
 	if (err)
 		why_set(why, err, "Failed to turn zero into data clusters: %s", strerror(-err));
 	return err;

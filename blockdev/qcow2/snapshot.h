@@ -70,11 +70,10 @@ must_check int snapshot_write_out(struct qcow2 *q);
 typedef void tree_step(void *arg);
 /*
  * In a fiber, nothing else in flight, the active disk without zero clusters: the snapshots have
- * none either, durably.  -errno with words; once something has changed it is for good, and
+ * none either, durably.  -errno; once something has changed it is for good, and
  * the image is left to be repaired.
  */
-must_check int snapshot_expand_zeros(
-	struct qcow2 *q, tree_step *step, void *arg, struct why *why);
+must_check int snapshot_expand_zeros(struct qcow2 *q, tree_step *step, void *arg);
 
 /* ---- snapshot_tree.c ---- */
 

@@ -101,15 +101,13 @@ static int expand_table(struct expand *x, uint64_t host, uint64_t off)
 	return err ? err : drop_old(x);
 }
 
-static int expand_one(struct expand *x, tree_step *step, void *arg, struct why *why)
+static int expand_one(struct expand *x, tree_step *step, void *arg)
 {
 	struct qcow2 *q = x->q;
 	uint64_t covers = (uint64_t)q->h.cluster_size << q->l2_bits;
 	struct mem_table l1;
-	int err = snapshot_check_l1(q, x->s, why);
+	int err = snapshot_load_l1(q, x->s, 0, &l1);
 
-	if (!err)
-		err = snapshot_load_l1(q, x->s, 0, &l1);
 	if (err)
 		return err;
 	for (uint32_t i = 0; i < l1.n && !err; i++) {
@@ -124,7 +122,7 @@ static int expand_one(struct expand *x, tree_step *step, void *arg, struct why *
 	return err;
 }
 
-static int expand_all(struct expand *x, tree_step *step, void *arg, struct why *why)
+static int expand_all(struct expand *x, tree_step *step, void *arg)
 {
 	struct qcow2 *q = x->q;
 	struct tree active = {q->l1.e, q->l1.n};
@@ -132,7 +130,7 @@ static int expand_all(struct expand *x, tree_step *step, void *arg, struct why *
 
 	for (uint32_t i = 0; i < q->n_snapshots && !err; i++) {
 		x->s = &q->snapshots[i];
-		err = expand_one(x, step, arg, why);
+		err = expand_one(x, step, arg);
 	}
 	/* What a snapshot named too may be the disk's alone now. */
 	if (!err)
@@ -142,16 +140,33 @@ static int expand_all(struct expand *x, tree_step *step, void *arg, struct why *
 	return err ? err : snapshot_write_out(q);
 }
 
-int snapshot_expand_zeros(struct qcow2 *q, tree_step *step, void *arg, struct why *why)
+/* Before anything is marked: what cannot be done leaves no repair to be done. */
+static int check_all(const struct qcow2 *q)
+{
+	for (uint32_t i = 0; i < q->n_snapshots; i++) {
+		struct why why = { "" };
+		int err = snapshot_check_l1(q, &q->snapshots[i], &why);
+
+		if (err) {
+			log_error("%s", why.text); /* the caller says what could not be done */
+			return err;
+		}
+	}
+	return 0;
+}
+
+int snapshot_expand_zeros(struct qcow2 *q, tree_step *step, void *arg)
 {
 	uint64_t size = q->h.cluster_size;
 	struct expand x = {.q = q, .l2 = file_buf(size), .old = file_buf(size),
 		.zeros = file_buf(size)};
-	int err = x.l2 && x.old && x.zeros ? snapshot_settle(q) : -ENOMEM;
+	int err = x.l2 && x.old && x.zeros ? check_all(q) : -ENOMEM;
 
+	if (!err)
+		err = snapshot_settle(q);
 	if (!err) {
 		fiber_lock(&q->table_lock);
-		err = sync_give_up(&q->fmt.sync, expand_all(&x, step, arg, why));
+		err = sync_give_up(&q->fmt.sync, expand_all(&x, step, arg));
 		if (!err)
 			snapshot_mark_off(q);
 		qcow2_overlap_forget(q);

@@ -115,6 +115,27 @@ for i in base ext; do
 done
 verdict $bad "what version 2 cannot have is refused in qemu-img's words"
 
+# A broken snapshot: refused as before, and the image stays good for writing.
+qemu-img create -q -f qcow2 base.qcow2 4M
+qemu-io -c 'write -q 0 512' base.qcow2
+qemu-img snapshot -c one base.qcow2
+bad=0
+python3 - <<'END' || bad=1
+import struct
+f = open('base.qcow2', 'r+b')
+f.seek(64)
+f.seek(struct.unpack('>Q', f.read(8))[0])
+f.write(struct.pack('>Q', 0x400200))
+END
+for who in theirs ours; do
+	cp base.qcow2 i.qcow2
+	{ $who amend -o compat=0.10 i.qcow2; echo "status $?"; } 2>&1 | calm >$who.out
+	dd if=i.qcow2 bs=1 skip=72 count=8 2>/dev/null | od -An -tx1 >>$who.out
+done
+diff -u theirs.out ours.out >why || bad=1
+"$SLUICE" io -c 'write -q 0 4k' i.qcow2 >>why 2>&1 || bad=1
+verdict $bad "a snapshot whose L1 table cannot be stops it before anything is marked"
+
 # --- a backing file -----------------------------------------------------------------------------
 
 bad=0
