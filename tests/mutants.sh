@@ -52,7 +52,7 @@ R1: counts of free clusters found are written|blockdev/qcow2/alloc.c|4k reuse|
 	's/if \(!err && !q->lazy\)/if (0)/'
 R1: a refcount block is durable before it is named|blockdev/qcow2/refcount.c|512 growth|
 	's/(if \(!err && q->reftable\.n_dirty\)\n\t\terr = )sync_to\(.*?\);/${1}0;/'
-R1: sectors of the refcount table in order|blockdev/qcow2/refcount.c|512 table across sectors|
+R1: sectors of the refcount table in order|blockdev/qcow2/refcount.c|u:test_qcow2_cuts|
 	's/(if \(!err && t->n_dirty > 1\)\n\t\t\terr = )sync_to\(.*?\);/${1}0;/'
 
 R2: data of a reused cluster before its entry|blockdev/qcow2/write.c|64k reuse|
@@ -73,7 +73,7 @@ R2: used and never-used clusters are told apart|blockdev/qcow2/alloc.c|64k reuse
 	's/&& last->fresh == r->fresh/&& (last->fresh |= r->fresh, 1)/'
 R2: after a failed write a cluster counts as used|blockdev/qcow2/data_file.c|f:89:512 64-bit counts|
 	's/r->n, false, r->need/r->n, r->fresh, r->need/'
-R2: what a failed growth wrote is no never-used space|blockdev/qcow2/refcount.c|f:1:512 upkeep|
+R2: what a failed growth wrote is no never-used space|blockdev/qcow2/refcount.c|u:test_qcow2_cuts|
 	's/if \(q->fmt\.sync\.err \|\| file_size\(f\) <= /if (1 || file_size(f) <= /'
 R2: data in a data file before any entry|blockdev/qcow2/commit.c|data file|
 	's/if \(c == &q->l2\)\n\t\terr = qcow2_data_sync\(q\);//'
@@ -96,7 +96,7 @@ R7: zeros over a part are not zeros over what came beside|blockdev/qcow2/zero.c|
 	's/zero = !map_has_data.*?;/zero = true;/'
 R3: a block loses its name before the file ends|blockdev/qcow2/alloc.c|s:9000:512 64-bit counts|
 	's/(err = qcow2_reftable_write\(q\);\n\treturn err \? err : )sync_to\(.*?\);/${1}0;/'
-R3: a close that failed leaves the end where it was|blockdev/qcow2/alloc.c|f:1:512 upkeep|
+R3: a close that failed leaves the end where it was|blockdev/qcow2/alloc.c|u:test_qcow2_cuts|
 	's/if \(err\) [^\n]*\n\t\tq->end = end;/(void)end;/'
 R3: the header before the old table is free|blockdev/qcow2/commit.c|512 table sectors|
 	's/return err \? err : sync_to\(&q->fmt\.sync, q->fmt\.sync\.writes\);/return err;/'
@@ -214,7 +214,7 @@ contract: a flush is carried out|blockdev/block.c|raw|
 contract: a flush writes the tables|blockdev/qcow2/open.c|64k|
 	's/err = qcow2_write_tables\(q\);/err = 0;/'
 contract: a flush ends with an fdatasync|blockdev/qcow2/open.c|64k|
-	's/if \(!err\)\n\t\terr = sync_to\(&fmt->sync, fmt->sync\.writes\);\n\treturn err \? err : qcow2_freed/return err ? err : qcow2_freed/'
+	's/(data_sync\(q\);\n\t)if \(!err\)\n\t\terr = sync_to\(&fmt->sync, fmt->sync\.writes\);/$1/'
 contract: a flush of raw is an fdatasync|blockdev/raw.c|raw|
 	's/return sync_to\(&fmt->sync, fmt->sync\.writes\);/return 0;/'
 contract: raw is longer before its disk is|blockdev/raw.c|u:test_block|

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * test_qcow2_cuts.c - the power fails while bitmaps are written back, or while an image becomes one
- * of another version: each cut leaves what check finds at worst leaking, of before or of after.
+ * test_qcow2_cuts.c - the power fails while bitmaps are written back, while an image becomes one
+ * of another version, while the file grows into the next sector of the refcount table, or after
+ * giving back what was counted ahead has failed: each cut leaves what check finds at worst leaking,
+ * of before or of after.
  */
 #include <check.h>
 #include <stdio.h>
@@ -18,6 +20,7 @@ static const uint32_t cluster_sizes[] = {512, 4096};
 
 static void setup(void)
 {
+	log_level_set(LOG_ERROR);
 	ck_assert_int_eq(loop_new(LOOP_AIO_THREADS, &loop), 0);
 }
 
@@ -35,7 +38,7 @@ struct session {
 
 /* An image, and what happened to it before. */
 struct past {
-	uint32_t cluster_size, version;
+	uint32_t cluster_size, version, refcount_bits;
 	bool lazy;
 	int (*first)(void *disk), (*second)(void *disk); /* sessions; NULL: none */
 	unsigned bitmaps;
@@ -141,6 +144,7 @@ static int create_fiber(void *arg)
 	struct qcow2_create_opts o = {.size = 1 * MiB,
 		.cluster_size = c->p->cluster_size,
 		.version = c->p->version,
+		.refcount_bits = c->p->refcount_bits,
 		.lazy_refcounts = c->p->lazy};
 
 	return qcow2_create(c->file, &o, NULL);
@@ -270,6 +274,153 @@ START_TEST(a_cut_on_the_way_to_version_3)
 }
 END_TEST
 
+/* ---- refcount blocks of 64 counts, and 64 of those to a sector of the table ---- */
+
+#define CLUSTER    512u
+#define PER_BLOCK  64u
+#define PER_SECTOR (64 * PER_BLOCK)
+
+static const struct past wide_counts = {.cluster_size = CLUSTER, .refcount_bits = 64};
+static const struct past wide_larger = {.cluster_size = 4 * CLUSTER, .refcount_bits = 64};
+
+#define SOME (200 * CLUSTER)
+
+/* Flushed. */
+static int write_at(void *disk, uint64_t at)
+{
+	static uint8_t buf[SOME];
+	int err;
+
+	memset(buf, 'y', sizeof(buf));
+	err = disk_pwrite(disk, buf, sizeof(buf), at, 0);
+	return err ? err : disk_flush(disk);
+}
+
+static int write_some(void *disk)
+{
+	return write_at(disk, MiB - SOME);
+}
+
+static void assert_each_cut_whole(const struct cutfile *base, const struct cutfile *m)
+{
+	for (unsigned n = 0; n <= m->n_log; n++)
+		for (unsigned seed = 0; seed < SEEDS / 4; seed++) {
+			struct qcow2_check res;
+			struct cutfile cut;
+
+			cutfile_cut(&cut, base, m, n, seed);
+			if (check_run(&cut, 0, &res, NULL) != 0 || res.corruptions)
+				ck_abort_msg("cut before %u of %u, seed %u: %d errors", n, m->n_log,
+					seed, (int)res.corruptions);
+			cutfile_free(&cut);
+		}
+}
+
+/* Clusters that have to be adjacent, for an L1 table: their blocks are counted in the first of
+ * them. */
+static int enlarge_much(void *disk)
+{
+	return disk_resize(disk, 256 * MiB, PREALLOC_OFF, NULL);
+}
+
+/* Blocks that are new at once, in both sectors: those of the later are counted in the earlier's. */
+START_TEST(a_cut_where_sectors_of_the_table_meet)
+{
+	uint64_t meet = 3 * PER_SECTOR;
+
+	for (uint64_t end = meet - 3 * PER_BLOCK; end <= meet; end += PER_BLOCK / 4) {
+		struct cutfile m, base;
+
+		make(&m, &wide_counts);
+		mem_resize(&m, (2 * PER_SECTOR + 1) * CLUSTER); /* a table of four sectors */
+		run(&m, write_some);
+		ck_assert_uint_lt(m.size, end * CLUSTER);
+		mem_resize(&m, end * CLUSTER);
+		cutfile_copy(&base, &m);
+		cutfile_log(&m);
+		run(&m, enlarge_much);
+		assert_each_cut_whole(&base, &m);
+		cutfile_free(&m);
+		cutfile_free(&base);
+	}
+}
+END_TEST
+
+struct attempt {
+	struct cutfile *m;
+	struct disk *d;
+	int fail_at;
+	bool failed, parts_first;
+};
+
+/* Where nothing was written zeros are read, also beside what is written now. */
+static int write_parts(void *disk)
+{
+	uint8_t buf[2 * SECTOR];
+
+	for (uint64_t at = 0; at < SOME; at += 4 * CLUSTER) {
+		int err;
+
+		memset(buf, 'z', sizeof(buf));
+		err = disk_pwrite(disk, buf, SECTOR, at + SECTOR, 0);
+		if (err)
+			return err;
+		ck_assert_int_eq(disk_pread(disk, buf, sizeof(buf), at), 0);
+		for (unsigned i = 0; i < SECTOR; i++)
+			if (buf[i] || buf[SECTOR + i] != 'z')
+				ck_abort_msg("something is where nothing was written");
+	}
+	return 0;
+}
+
+static int fail_once(void *arg)
+{
+	struct attempt *a = arg;
+	struct disk_amend narrower = {.refcount_bits = 32};
+
+	ck_assert_int_eq(write_at(a->d, SOME), 0);
+	ck_assert_int_eq(write_at(a->d, 3 * SOME), 0);
+	a->m->fail_at = a->fail_at;
+	/* Its first step is to give back what was counted ahead, as at a close. */
+	a->failed = disk_amend(a->d, &narrower, NULL) != 0;
+	a->m->fail_at = 0;
+	/* What goes on after that may fail too, and damages nothing. */
+	if (a->parts_first)
+		(void)!write_parts(a->d);
+	if (enlarge_much(a->d) == 0 && write_parts(a->d) == 0)
+		(void)!write_some(a->d);
+	return 0;
+}
+
+static void fail_everywhere(const struct past *p, uint64_t junk, bool parts_first)
+{
+	struct disk_opts o = {.format = "qcow2"};
+	struct attempt a = {.failed = true};
+
+	for (int at = 1; a.failed; at++) {
+		struct cutfile m, base;
+
+		make(&m, p);
+		mem_resize(&m, m.size + junk);
+		cutfile_copy(&base, &m);
+		cutfile_log(&m);
+		a = (struct attempt){.m = &m, .fail_at = at, .parts_first = parts_first};
+		ck_assert_int_eq(disk_open_file(&m.file, &o, &a.d, NULL), 0);
+		ck_assert_int_eq(fiber_run(loop, fail_once, &a), 0);
+		disk_abandon(a.d);
+		assert_each_cut_whole(&base, &m);
+		cutfile_free(&m);
+		cutfile_free(&base);
+	}
+}
+
+START_TEST(a_change_of_the_counts_that_fails_damages_nothing)
+{
+	for (unsigned i = 0; i < 8; i++)
+		fail_everywhere(i & 2 ? &wide_larger : &wide_counts, (i & 4) * 8 * CLUSTER, i & 1);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("qcow2 cuts");
@@ -283,6 +434,8 @@ int main(void)
 		t, a_cut_leaves_the_bitmaps_of_before_or_after, 0, (int)ARRAY_SIZE(sessions));
 	tcase_add_test(t, a_cut_on_the_way_to_version_2);
 	tcase_add_test(t, a_cut_on_the_way_to_version_3);
+	tcase_add_test(t, a_cut_where_sectors_of_the_table_meet);
+	tcase_add_test(t, a_change_of_the_counts_that_fails_damages_nothing);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);
