@@ -304,7 +304,7 @@ static int write_some(void *disk)
 static void assert_each_cut_whole(const struct cutfile *base, const struct cutfile *m)
 {
 	for (unsigned n = 0; n <= m->n_log; n++)
-		for (unsigned seed = 0; seed < SEEDS / 4; seed++) {
+		for (unsigned seed = 0; seed < SEEDS / 6; seed++) {
 			struct qcow2_check res;
 			struct cutfile cut;
 
@@ -328,7 +328,7 @@ START_TEST(a_cut_where_sectors_of_the_table_meet)
 {
 	uint64_t meet = 3 * PER_SECTOR;
 
-	for (uint64_t end = meet - 3 * PER_BLOCK; end <= meet; end += PER_BLOCK / 4) {
+	for (uint64_t end = meet - 3 * PER_BLOCK; end <= meet; end += PER_BLOCK / 2) {
 		struct cutfile m, base;
 
 		make(&m, &wide_counts);
@@ -392,7 +392,7 @@ static int fail_once(void *arg)
 	return 0;
 }
 
-static void fail_everywhere(const struct past *p, uint64_t junk, bool parts_first)
+static void fail_everywhere(const struct past *p, bool parts_first)
 {
 	struct disk_opts o = {.format = "qcow2"};
 	struct attempt a = {.failed = true};
@@ -401,7 +401,6 @@ static void fail_everywhere(const struct past *p, uint64_t junk, bool parts_firs
 		struct cutfile m, base;
 
 		make(&m, p);
-		mem_resize(&m, m.size + junk);
 		cutfile_copy(&base, &m);
 		cutfile_log(&m);
 		a = (struct attempt){.m = &m, .fail_at = at, .parts_first = parts_first};
@@ -416,8 +415,8 @@ static void fail_everywhere(const struct past *p, uint64_t junk, bool parts_firs
 
 START_TEST(a_change_of_the_counts_that_fails_damages_nothing)
 {
-	for (unsigned i = 0; i < 8; i++)
-		fail_everywhere(i & 2 ? &wide_larger : &wide_counts, (i & 4) * 8 * CLUSTER, i & 1);
+	for (unsigned i = 0; i < 4; i++)
+		fail_everywhere(i & 2 ? &wide_larger : &wide_counts, i & 1);
 }
 END_TEST
 
