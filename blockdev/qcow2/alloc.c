@@ -8,10 +8,11 @@
  * nothing here, and by the time its table entry is written some fdatasync has usually
  * come by.  A power cut leaks at most what is reserved; a clean close gives it back.
  *
- * How far ahead grows with what was taken since the image was opened: a process that makes one
- * write at a time and dies before the second flush leaks nothing.  Who makes several at once must
- * not wait for one growth after the other: that would part them, and each part would have a commit
- * of its own from then on.  And who never flushes shall not grow the file by the cluster.
+ * For one request at a time, how far ahead grows with what was taken since the image was opened: a
+ * process that makes one write and dies before the second flush leaks nothing.  Who makes several
+ * at once must not wait for one growth after the other: that would part them, and each part would
+ * have a commit of its own from then on; and where a run ends in the middle of a request, its data
+ * would lie in two places.  And who never flushes shall not grow the file by the cluster.
  *
  * Free clusters inside the file are looked for first, a bounded stretch at a time, then the
  * file grows, in steps of an eighth of its size, and for a small disk of an eighth of the disk.
@@ -20,25 +21,26 @@
 #include "blockdev/qcow2/qcow2.h"
 
 /* Large enough that fdatasync seldom meets a changed file size; small enough to leak in a cut. */
-#define STEP_MIN   (16 * MiB)
-#define STEP_MAX   (128 * MiB)
+#define STEP_MIN     (16 * MiB)
+#define STEP_MAX     (128 * MiB)
 #define CLUSTERS_MIN 16
 #define ALONE_MAX    16 /* clusters taken without any ahead, if no flush comes before */
-#define AHEAD	     4	/* times what was taken and is about to be */
-#define SEARCH_MAX 64 /* slices of refcounts looked at in one search for free clusters */
+#define AHEAD	     4	/* times what was taken, of one request at a time */
+#define SEARCH_MAX   64 /* slices of refcounts looked at in one search for free clusters */
 
 /* How many to count at once, if they are more than what is wanted now. */
 static uint64_t step_clusters(const struct qcow2 *q)
 {
 	uint64_t bytes = (q->end << q->h.cluster_bits) / 8;
-	unsigned requests = q->fmt.in_epoch[0] + q->fmt.in_epoch[1];
+	uint64_t most;
+	bool alone = q->fmt.in_epoch[0] + q->fmt.in_epoch[1] <= 1;
 
-	if (!q->count_ahead && q->taken < ALONE_MAX && requests <= 1)
+	if (alone && !q->count_ahead && q->taken < ALONE_MAX)
 		return 0;
 	bytes = bytes < STEP_MIN ? STEP_MIN : min_u64(bytes, STEP_MAX);
 	bytes = min_u64(bytes, q->fmt.size / 8);
-	return min_u64(max_u64(bytes >> q->h.cluster_bits, CLUSTERS_MIN),
-		AHEAD * (q->taken + requests));
+	most = max_u64(bytes >> q->h.cluster_bits, CLUSTERS_MIN);
+	return alone ? min_u64(most, AHEAD * (q->taken + 1)) : most;
 }
 
 void qcow2_alloc_add(struct qcow2 *q, const struct run *r)
