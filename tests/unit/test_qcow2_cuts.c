@@ -346,6 +346,21 @@ START_TEST(a_cut_where_sectors_of_the_table_meet)
 }
 END_TEST
 
+/* Blocks for what was counted ahead go at a close: first their names, then the end of the file. */
+START_TEST(a_cut_while_what_was_counted_ahead_is_given_back)
+{
+	struct cutfile m, base;
+
+	make(&m, &wide_counts);
+	cutfile_copy(&base, &m);
+	cutfile_log(&m);
+	run(&m, write_some);
+	assert_each_cut_whole(&base, &m);
+	cutfile_free(&m);
+	cutfile_free(&base);
+}
+END_TEST
+
 struct attempt {
 	struct cutfile *m;
 	struct disk *d;
@@ -434,6 +449,7 @@ int main(void)
 	tcase_add_test(t, a_cut_on_the_way_to_version_2);
 	tcase_add_test(t, a_cut_on_the_way_to_version_3);
 	tcase_add_test(t, a_cut_where_sectors_of_the_table_meet);
+	tcase_add_test(t, a_cut_while_what_was_counted_ahead_is_given_back);
 	tcase_add_test(t, a_change_of_the_counts_that_fails_damages_nothing);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
